@@ -1,0 +1,87 @@
+"""``ssl-transfer``: what ``python -m monai.bundle`` lacks. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from monai_ssl_transfer import __version__
+from monai_ssl_transfer.errors import UserError
+
+
+def _ingest_ct(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.data.ingest import ingest_ct
+
+    report = ingest_ct(
+        arguments.source,
+        arguments.out,
+        workers=arguments.workers,
+        labels_csv=arguments.labels,
+    )
+    print(report.summary())
+    return 0
+
+
+def _phantom_ct(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.data.phantoms import write_phantom_dataset
+
+    print(write_phantom_dataset(arguments.out, cases=arguments.cases, size=arguments.size, seed=arguments.seed))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.data.store import SliceStore
+
+    store = SliceStore(arguments.store)
+    damaged = store.verify()
+    print("\n".join(damaged) if damaged else f"{arguments.store}: all {len(store)} slices are whole")
+    return 1 if damaged else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ssl-transfer",
+        description="Self-supervised pretraining and transfer for medical images. "
+        "Training, evaluation and inference are `python -m monai.bundle run` on a bundle.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    ingest = commands.add_parser("ingest", help="turn scans on disk into a slice store")
+    kinds = ingest.add_subparsers(dest="kind", required=True, metavar="KIND")
+    ct = kinds.add_parser("ct", help="DICOM and NIfTI CT of any folder tree")
+    ct.add_argument("source", type=Path, metavar="SRC", help="folder that holds the scans, at any depth")
+    ct.add_argument("--out", type=Path, required=True, metavar="STORE", help="slice store to create or to append to")
+    ct.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    ct.add_argument("--labels", type=Path, default=None, metavar="CSV", help="body region per file or series")
+    ct.set_defaults(run=_ingest_ct)
+
+    phantom = commands.add_parser("phantom", help="generate data that looks like the real thing")
+    kinds = phantom.add_subparsers(dest="kind", required=True, metavar="KIND")
+    ct = kinds.add_parser("ct", help="CT-like volumes as NIfTI (LiTS layout) and DICOM series")
+    ct.add_argument("--out", type=Path, required=True, metavar="DIR")
+    ct.add_argument("--cases", type=int, default=24, help="patients (default: 24)")
+    ct.add_argument("--size", type=int, default=128, help="rows and columns of a slice (default: 128)")
+    ct.add_argument("--seed", type=int, default=0)
+    ct.set_defaults(run=_phantom_ct)
+
+    verify = commands.add_parser("verify", help="check every slice of a store against its checksum")
+    verify.add_argument("store", type=Path, metavar="STORE")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a ``UserError`` ends it with its sentence and exit code 2, any other error with a traceback."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except UserError as error:
+        print(f"ssl-transfer: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

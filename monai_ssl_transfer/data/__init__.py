@@ -1,0 +1,1 @@
+"""Pixels in: reading scans, the slice store, public layouts, grouped splits, generated phantoms."""
