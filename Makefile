@@ -1,0 +1,42 @@
+# make demo | make test: everything else is set up by these two. PYTHON is any Python >= 3.10.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# two threads at the most: more only makes the small networks here slower
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test test-slow lint format smoke benchmarks clean
+
+demo: $(READY)          ## ingest, pretrain, transfer and compare on generated CT; about 6 minutes on 2 cores
+	$(BIN)/ssl-transfer demo --out demo
+
+test: $(READY) lint     ## lint, types and every test that takes less than a minute
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)     ## every test
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+smoke: $(READY)         ## each bundle from the shell, as a user runs it, on phantoms
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/smoke
+
+benchmarks: $(READY)    ## every speed and memory claim of the README
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo runs

@@ -1,0 +1,89 @@
+"""Figures of the demo page: curves, and slices with true and predicted contours, as embedded PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from skimage.measure import find_contours
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # the backend must be chosen first
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+TRUE_COLOUR = "#19c37d"
+ARM_COLOURS = {"scratch": "#e8833a", "pretrained": "#3a8ee8"}
+
+
+@dataclass(frozen=True)
+class LabelledSlice:
+    """One slice to show.
+
+    Args:
+        title: what the reader sees above it.
+        hu: ``(rows, columns)`` Hounsfield units, upright.
+        truth: ``(rows, columns)`` label map, 0 background, 1 liver, 2 tumour.
+        predictions: label map per arm.
+        aspect: row spacing over column spacing.
+    """
+
+    title: str
+    hu: np.ndarray
+    truth: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+    aspect: float = 1.0
+
+
+def embedded(figure: Figure) -> str:
+    """Return the figure as an ``<img>`` tag that needs no other file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+
+
+def curves(pretraining: Mapping[str, Sequence[float]], transfer: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """Draw the pretraining loss and kNN accuracy, and the validation Dice of every run of every arm.
+
+    Args:
+        pretraining: series by name, one value per epoch.
+        transfer: per arm, one series of validation Dice per seed.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3))
+    for axis, (name, values) in zip(axes, list(pretraining.items())[:2], strict=False):
+        axis.plot(range(1, len(values) + 1), values, color="#555")
+        axis.set(title=f"pretraining: {name}", xlabel="epoch")
+    for arm, runs in transfer.items():
+        for number, run in enumerate(runs):
+            label = arm if number == 0 else None
+            axes[2].plot(range(1, len(run) + 1), run, color=ARM_COLOURS[arm], alpha=0.8, label=label)
+    axes[2].set(title="transfer: validation Dice of the liver", xlabel="validation", ylim=(0, 1))
+    axes[2].legend()
+    return embedded(figure)
+
+
+def _contours(axis: Axes, labels: np.ndarray, colour: str, style: str) -> None:
+    for level, width in ((1, 1.4), (2, 1.0)):
+        for contour in find_contours((labels >= level).astype(float), 0.5):
+            axis.plot(contour[:, 1], contour[:, 0], color=colour, linewidth=width, linestyle=style)
+
+
+def contour_sheet(slices: Sequence[LabelledSlice]) -> str:
+    """Draw one row per slice and one column per arm: soft-tissue window, true contour and predicted contour."""
+    arms = list(slices[0].predictions)
+    figure, axes = plt.subplots(
+        len(slices), len(arms), figsize=(4 * len(arms), 3.6 * len(slices)), squeeze=False, facecolor="white"
+    )
+    for row, one in zip(axes, slices, strict=True):
+        for axis, arm in zip(row, arms, strict=True):
+            axis.imshow(one.hu, cmap="gray", vmin=-160, vmax=240, aspect=one.aspect)
+            _contours(axis, one.truth, TRUE_COLOUR, "-")
+            _contours(axis, one.predictions[arm], ARM_COLOURS[arm], "--")
+            axis.set_title(f"{one.title}: {arm}", fontsize=9)
+            axis.axis("off")
+    return embedded(figure)
