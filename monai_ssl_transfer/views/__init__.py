@@ -1,0 +1,1 @@
+"""What self-supervised learning sees: HU windows, recipes as data, batched random views."""
