@@ -1,0 +1,83 @@
+"""Classification networks: MONAI's ResNets and ViT, built so that they hold a pretrained encoder exactly."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.nets import ViT, resnet18, resnet50
+from torch import Tensor, nn
+
+from monai_ssl_transfer.networks.encoders import PATCH_SIZE, EncoderSpec, encoder_spec
+
+LAYER_NORM_EPS = 1e-6
+RESNETS = {"resnet18": resnet18, "resnet50": resnet50}
+
+
+class LogitsViT(ViT):
+    """MONAI's ViT with classification head that returns its logits alone, as trainers and exporters expect.
+
+    It differs from the stock network in three ways, none of which changes the names of the tensors: `forward` returns
+    `(B, classes)` instead of a pair, LayerNorm's eps is 1e-6 as in timm, DINO, MoCo v3 and MAE (MONAI: 1e-5), and the
+    cross-attention norms, which MONAI builds but never uses, need no gradient (DDP would wait for it).
+
+    Args:
+        spec: width, depth and heads of the encoder.
+        in_channels: channels of the input.
+        classes: number of logits.
+        image_size: side of the input in pixels, which MONAI's ViT fixes.
+    """
+
+    def __init__(self, spec: EncoderSpec, in_channels: int, classes: int, image_size: int):
+        super().__init__(
+            in_channels=in_channels,
+            img_size=image_size,
+            patch_size=PATCH_SIZE,
+            hidden_size=spec.width,
+            mlp_dim=4 * spec.width,
+            num_layers=spec.depth,
+            num_heads=spec.heads,
+            classification=True,
+            num_classes=classes,
+            spatial_dims=2,
+            post_activation=None,
+            qkv_bias=True,
+        )
+        for name, module in self.named_modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = LAYER_NORM_EPS
+            if name.endswith("norm_cross_attn"):
+                module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to `(B, classes)` logits."""
+        x = self.patch_embedding(x)
+        tokens = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.classification_head(self.norm(tokens)[:, 0])
+
+
+def build_classifier(encoder: str, in_channels: int = 3, classes: int = 2, image_size: int = 224) -> nn.Module:
+    """Build a 2-D classifier `(B, in_channels, H, W)` -> `(B, classes)` logits that holds a pretrained encoder exactly.
+
+    ResNets are MONAI's stock networks with the arguments that make them equal to torchvision's; in a bundle they can
+    also be written out: `shortcut_type="B", bias_downsample=False, conv1_t_size=7, conv1_t_stride=2`. With MONAI's
+    default stride of 1 in the stem the same weights load and mean something else.
+
+    Args:
+        encoder: one of `encoder_names()`.
+        in_channels: channels of the input.
+        classes: number of logits.
+        image_size: side of the input in pixels; only a ViT is bound to it.
+    """
+    spec = encoder_spec(encoder)
+    if spec.family == "vit":
+        return LogitsViT(spec, in_channels, classes, image_size)
+    return RESNETS[encoder](
+        spatial_dims=2,
+        n_input_channels=in_channels,
+        num_classes=classes,
+        shortcut_type="B",
+        bias_downsample=False,
+        conv1_t_size=7,
+        conv1_t_stride=2,
+    )
