@@ -1,0 +1,1 @@
+"""How good is it: metrics per case, and files that hold them."""
