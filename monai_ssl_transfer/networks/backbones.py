@@ -11,7 +11,7 @@ from monai.networks.blocks import BaseEncoder
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import Tensor, nn
 
-from monai_ssl_transfer.networks.encoders import PATCH_SIZE, SPECS, build_encoder, encoder_spec
+from monai_ssl_transfer.networks.encoders import PATCH_SIZE, build_encoder, encoder_spec
 
 REGISTERED_PREFIX = "ssl_"
 RESNET_CHANNELS = {"resnet18": (64, 64, 128, 256, 512)}

@@ -1,0 +1,117 @@
+"""The protocol that every self-supervised method follows, and what all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from monai_ssl_transfer.errors import TrainingError
+
+
+class SSLMethod(nn.Module):
+    """A self-supervised method: views in, loss out; all that changes between two steps is in its `state_dict`.
+
+    The trainer calls, per batch, `forward(views, progress)`, then the optimizer on `parameter_groups(method, ...)`,
+    then `after_step(progress)`. `progress` runs from 0 (first step) to 1 (end of training) and drives every schedule
+    of the method, so that no schedule has a state of its own.
+
+    Args:
+        encoder: the encoder to pretrain; maps `(B, C, H, W)` to `(B, D)` and has `num_features` = D.
+    """
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+
+    @property
+    def transfer_encoder(self) -> nn.Module:
+        """The encoder to save and to judge: the trained one, or its moving average where that is better."""
+        return self.encoder
+
+    @property
+    def collapsed_loss(self) -> float | None:
+        """The loss when all embeddings are equal (None while unknown): a run that stays there has collapsed."""
+        return None
+
+    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+        """Compute the loss of one batch.
+
+        Args:
+            views: one tensor `(B, C, s, s)` per view; s may differ between views.
+            progress: position in the training, 0 to 1.
+
+        Returns:
+            "loss" (scalar with gradient), "embedding" (`(B, D)`, detached: the encoder's output for view 0) and further
+            detached scalars worth logging.
+        """
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """Do what follows an optimizer step, such as moving the momentum encoder.
+
+        Args:
+            progress: position in the training of the step that was made, 0 to 1.
+        """
+
+
+def parameter_groups(method: nn.Module, weight_decay: float) -> list[dict]:
+    """Parameters for the optimizer in two groups: with weight decay, and without (biases, norms: all that is 1-D).
+
+    Frozen parameters (momentum encoders, the fixed gain of DINO's last layer) are left out.
+
+    Args:
+        method: the method.
+        weight_decay: weight decay of the first group.
+
+    Returns:
+        Two dictionaries with "params" and "weight_decay"; the second one's decay is 0 and must stay 0 in a schedule.
+    """
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def check_views(method: str, views: Sequence[Tensor], minimum: int, maximum: int | None = None) -> None:
+    """Refuse a recipe with the wrong number of views, or a batch too small to contrast anything.
+
+    Raises:
+        TrainingError: with the remedy.
+    """
+    if len(views) < minimum or (maximum is not None and len(views) > maximum):
+        wanted = f"{minimum}" if maximum == minimum else f"at least {minimum}"
+        raise TrainingError(
+            f"{method} needs {wanted} views per image but the recipe makes {len(views)}: "
+            f'choose the view recipe of the same method (views.recipes.recipe("{method.lower()}")).'
+        )
+    if len(views[0]) < 2:
+        raise TrainingError(f"{method} needs at least 2 images per batch: raise the batch size or drop the last batch.")
+
+
+def encode_by_size(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
+    """Run views through a network in as few passes as there are sizes, and return the outputs in the views' order.
+
+    Batch norm sees all views of one size together, as in the reference code of SimCLR and DINO.
+
+    Args:
+        network: maps `(N, C, s, s)` to `(N, D)`.
+        views: tensors `(B, C, s, s)`.
+
+    Returns:
+        `(len(views) * B, D)`: view 0 of all images, then view 1, and so on.
+    """
+    outputs: list[Tensor | None] = [None] * len(views)
+    for size in dict.fromkeys(view.shape[-2:] for view in views):
+        members = [i for i, view in enumerate(views) if view.shape[-2:] == size]
+        encoded = network(torch.cat([views[i] for i in members]))
+        for i, chunk in zip(members, encoded.chunk(len(members)), strict=True):
+            outputs[i] = chunk
+    return torch.cat([output for output in outputs if output is not None])
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Context in which a loss is computed in float32 whatever the precision of the networks: exp and log need it."""
+    return torch.autocast(device.type, enabled=False)

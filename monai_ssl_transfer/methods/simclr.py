@@ -1,0 +1,56 @@
+"""SimCLR: two views of one image attract each other, all other images of the batch repel."""
+
+from __future__ import annotations
+
+import math
+
+from lightly.loss import NTXentLoss
+from lightly.models.modules.heads import SimCLRProjectionHead
+from torch import Tensor, nn
+
+from monai_ssl_transfer.methods.base import SSLMethod, check_views, encode_by_size, full_precision
+from monai_ssl_transfer.methods.distributed import gather_with_gradient
+
+
+class SimCLR(SSLMethod):
+    """SimCLR (Chen et al. 2020, arXiv 2002.05709); with three layers, the projection head of v2 (arXiv 2006.10029).
+
+    The loss is NT-Xent (equation 1) over the views of all processes. Its quality falls with small batches: 256 or
+    more is usual, below 64 prefer MoCo.
+
+    Args:
+        encoder: the encoder to pretrain.
+        hidden_dim: width of the projection head.
+        output_dim: length of the vectors that are compared.
+        temperature: divisor of the cosine similarities; 0.5 (v1, long training), 0.1 to 0.2 for short or small runs.
+        layers: layers of the projection head.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        hidden_dim: int = 2048,
+        output_dim: int = 128,
+        temperature: float = 0.2,
+        layers: int = 2,
+    ):
+        super().__init__(encoder)
+        self.projection_head = SimCLRProjectionHead(encoder.num_features, hidden_dim, output_dim, num_layers=layers)
+        self.criterion = NTXentLoss(temperature=temperature)
+        self.images_compared = 0
+
+    @property
+    def collapsed_loss(self) -> float | None:
+        """ln(2B - 1) for the B images of the last batch: each view is compared with 2B - 1 equal ones."""
+        return math.log(2 * self.images_compared - 1) if self.images_compared else None
+
+    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+        """See `SSLMethod.forward`."""
+        check_views("SimCLR", views, minimum=2, maximum=2)
+        embeddings = encode_by_size(self.encoder, views)
+        first, second = self.projection_head(embeddings).float().chunk(2)
+        with full_precision(embeddings.device):
+            first, second = gather_with_gradient(first), gather_with_gradient(second)
+            self.images_compared = len(first)
+            loss = self.criterion(first, second)
+        return {"loss": loss, "embedding": embeddings[: len(views[0])].detach()}
