@@ -123,3 +123,31 @@ class SliceSpacingd(MapTransform):
                 result[key] = resample_slices(item[None].float().clamp_min(AIR), size)[0]
         result[self.spacing_key] = torch.tensor(self.pixel_spacing, dtype=torch.float32)
         return result
+
+
+class RestoreAffined(MapTransform):
+    """Give an inverted mask exactly the affine that its image was read with, without the rounding of the way back.
+
+    Args:
+        keys: `MetaTensor` items whose meta data hold "original_affine".
+        tolerance: largest difference in mm that can be rounding; more means that the mask is on another grid.
+        allow_missing_keys: do not fail when a key is absent.
+    """
+
+    def __init__(self, keys: KeysCollection, tolerance: float = 1e-3, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.tolerance = tolerance
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the affine of each item."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            item = result[key]
+            original = torch.as_tensor(item.meta["original_affine"], dtype=torch.float64)
+            if not torch.allclose(item.affine.double(), original, rtol=0.0, atol=self.tolerance):
+                raise DataError(
+                    f"the mask of {item.meta.get('filename_or_obj', 'a volume')} is not on the grid of its image: "
+                    "put Invertd of all spatial transforms before RestoreAffined."
+                )
+            item.affine = original
+        return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -11,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from monai_ssl_transfer.engines.schedules import cosine
 from monai_ssl_transfer.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def encoder_parameter_names(network: nn.Module) -> set[str]:
     return within | direct
 
 
-def parameter_groups(
+def transfer_parameter_groups(
     network: nn.Module,
     learning_rate: float,
     encoder_learning_rate_factor: float = 1.0,
@@ -76,7 +76,7 @@ def parameter_groups(
     ]
 
 
-def cosine_with_warmup(optimizer: Optimizer, steps: int, warmup_steps: int, final_factor: float = 0.0) -> LambdaLR:
+def transfer_schedule(optimizer: Optimizer, steps: int, warmup_steps: int, final_factor: float = 0.0) -> LambdaLR:
     """Scheduler per iteration: linear warm-up to each group's own rate, then half a cosine down.
 
     Args:
@@ -96,8 +96,8 @@ def cosine_with_warmup(optimizer: Optimizer, steps: int, warmup_steps: int, fina
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        progress = min(1.0, (step - warmup_steps) / (steps - warmup_steps))
-        return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+        progress = (step - warmup_steps) / (steps - warmup_steps)
+        return cosine(progress, 1.0, final_factor)
 
     return LambdaLR(optimizer, factor)
 

@@ -1,0 +1,155 @@
+"""Fine-tuning: where the encoder comes from, which cases are used, and which model is kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from monai_ssl_transfer.errors import DataError, TrainingError
+
+logger = logging.getLogger(__name__)
+
+
+def initialise_encoder(network: nn.Module, encoder_weights: str | Path | None) -> str:
+    """Load pretrained weights into the encoder of a task network, or say that there are none.
+
+    Args:
+        network: task network, changed in place.
+        encoder_weights: `encoder.safetensors` (with its card beside it) or another checkpoint; None starts from scratch.
+
+    Returns:
+        "scratch" or the file.
+
+    Raises:
+        WeightsError: when the file does not fill the whole encoder.
+    """
+    if encoder_weights is None or str(encoder_weights) in ("", "None", "none"):
+        logger.warning("FROM SCRATCH: no encoder_weights are given, so the encoder starts with random weights")
+        return "scratch"
+    from monai_ssl_transfer.weights.load import load_encoder_weights
+
+    report = load_encoder_weights(network, encoder_weights)
+    logger.info("the encoder starts from %s\n%s", encoder_weights, report.table())
+    return str(encoder_weights)
+
+
+def choose_cases(
+    cases: Sequence[dict[str, Any]], train_cases: Sequence[Any] | None, validation_cases: Sequence[Any] | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Divide cases by explicit names.
+
+    Args:
+        cases: dictionaries with "case".
+        train_cases: names to train on; None takes all that are not named for validation.
+        validation_cases: names to validate on; None takes all that are not named for training.
+
+    Returns:
+        {"train": [...], "validation": [...]} in the order of ``cases``.
+
+    Raises:
+        DataError: a name that is not there, or one that is on both sides.
+    """
+    names = [str(item["case"]) for item in cases]
+    train = None if train_cases is None else [str(name) for name in train_cases]
+    validation = None if validation_cases is None else [str(name) for name in validation_cases]
+    chosen_train = train if train is not None else [n for n in names if n not in (validation or [])]
+    chosen_validation = validation if validation is not None else [n for n in names if n not in chosen_train]
+    unknown = sorted((set(chosen_train) | set(chosen_validation)) - set(names))
+    if unknown:
+        raise DataError(f"case(s) {', '.join(unknown)} are not in the data set: choose from {', '.join(names)}.")
+    both = sorted(set(chosen_train) & set(chosen_validation))
+    if both:
+        raise DataError(f"case(s) {', '.join(both)} are in train_cases and validation_cases: keep each on one side.")
+    return {
+        "train": [item for item in cases if str(item["case"]) in chosen_train],
+        "validation": [item for item in cases if str(item["case"]) in chosen_validation],
+    }
+
+
+class BestModelSaver:
+    """MONAI handler for the validation engine: keep the state dict of the best network, written atomically.
+
+    MONAI's CheckpointSaver writes over the old file, so that a kill at the wrong instant leaves no model at all; this handler writes
+    a temporary file, flushes it and renames it.
+
+    Args:
+        network: the plain network (not its DDP wrapper).
+        path: where the state dict goes.
+        metric: name in ``engine.state.metrics``, larger is better; None takes the key metric.
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path, metric: str | None = None) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.metric = metric
+        self.best: float | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Connect to an evaluator."""
+        engine.add_event_handler(Events.COMPLETED, self._completed)
+
+    def _completed(self, engine: Engine) -> None:
+        metric = self.metric or getattr(engine.state, "key_metric_name", None)
+        if metric not in engine.state.metrics:
+            raise TrainingError(f"validation gave no metric '{metric}', so no best model can be kept: add a key_metric.")
+        value = float(engine.state.metrics[metric])
+        if self.best is None or value > self.best:
+            self.best = value
+            save_model(self.network, self.path)
+            logger.info("best model so far (%s %.4f) is in %s", metric, value, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier best value."""
+        self.best = state["best"]
+
+
+def save_model(network: nn.Module, path: Path) -> None:
+    """Write a plain state dict on the CPU: temporary name, flush, rename.
+
+    Raises:
+        TrainingError: when the disk is full or cannot be written; the previous file stays whole.
+    """
+    state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(f"the model could not be written to {path} ({error}): free space there and go on.") from error
+
+
+def load_model(network: nn.Module, path: str | Path) -> None:
+    """Load a state dict that `save_model` or a MONAI bundle wrote; every tensor must fit.
+
+    Raises:
+        TrainingError: no such file, or one that does not fit.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise TrainingError(f"there is no model at {file}: train one first, or name yours with --model_file.")
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = state.get("model", state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{file} does not fit the network of this bundle ({str(error).splitlines()[-1].strip()}): "
+            "give the same network overlay as in training."
+        ) from error
+    logger.info("the network has the weights of %s", file)
