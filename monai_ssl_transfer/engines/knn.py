@@ -1,0 +1,205 @@
+"""Nearest neighbours on labelled slices while pretraining runs: does the encoder get better at all?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Events
+from torch import nn
+from torch.nn import functional
+
+from monai_ssl_transfer.data.order import epoch_order
+from monai_ssl_transfer.data.slices import SliceDataset, collate_slices
+from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+
+logger = logging.getLogger(__name__)
+
+_UNKNOWN_BODY_PART = 255
+
+
+@dataclass(frozen=True)
+class KNNOptions:
+    """Settings of the vote.
+
+    Args:
+        neighbours: how many vote.
+        temperature: a neighbour's weight is exp(cosine similarity / temperature).
+        interval: epochs between two evaluations.
+        bank: at most so many labelled slices are looked up.
+        queries: at most so many slices are classified.
+        query_fraction: fraction of patients whose slices are classified; the others fill the bank.
+        image_size: side in pixels to which slices are resized.
+        batch_size: slices per forward pass.
+    """
+
+    neighbours: int = 20
+    temperature: float = 0.07
+    interval: int = 1
+    bank: int = 20_000
+    queries: int = 4_000
+    query_fraction: float = 0.3
+    image_size: int = 224
+    batch_size: int = 64
+
+
+def knn_classify(
+    bank: torch.Tensor, labels: torch.Tensor, queries: torch.Tensor, classes: int, options: KNNOptions | None = None
+) -> torch.Tensor:
+    """Weighted vote of the nearest neighbours by cosine (Wu et al. 2018, section 3.4), in tiles of bounded memory.
+
+    Args:
+        bank: (N, D) L2-normalised.
+        labels: (N,) int64 in ``range(classes)``.
+        queries: (Q, D) L2-normalised.
+        classes: number of classes.
+        options: neighbours and temperature.
+
+    Returns:
+        (Q,) int64 predicted classes.
+    """
+    options = options or KNNOptions()
+    count = min(options.neighbours, len(bank))
+    votes = []
+    for part in queries.split(512):
+        similarity, place = _nearest(bank, part, count)
+        weight = torch.exp((similarity - similarity[:, :1]) / options.temperature)
+        score = torch.zeros(len(part), classes, device=part.device)
+        votes.append(score.scatter_add_(1, labels[place], weight).argmax(dim=1))
+    return torch.cat(votes)
+
+
+def _nearest(bank: torch.Tensor, queries: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Running top-k over tiles of the bank: never more than 512 x 16,384 similarities at once."""
+    best = torch.full((len(queries), 0), 0.0, device=queries.device)
+    place = torch.zeros(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(bank), 16_384):
+        similarity = queries @ bank[start : start + 16_384].T
+        top, index = similarity.topk(min(count, similarity.shape[1]), dim=1)
+        best, place = torch.cat([best, top], dim=1), torch.cat([place, index + start], dim=1)
+        best, chosen = best.topk(min(count, best.shape[1]), dim=1)
+        place = place.gather(1, chosen)
+    return best, place
+
+
+def split_by_patient(
+    labels: np.ndarray, patients: np.ndarray, query_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split labelled slices into bank and queries so that no patient is in both.
+
+    Args:
+        labels: (N,) classes, negative for unlabelled.
+        patients: (N,) patient numbers.
+        query_fraction: fraction of patients that are queries, at least one.
+        seed: which patients.
+
+    Returns:
+        Slice numbers of the bank and of the queries, both sorted; either may be empty with fewer than two patients.
+    """
+    labelled = np.flatnonzero(labels >= 0)
+    unique = np.unique(patients[labelled])
+    if len(unique) < 2:
+        return labelled, labelled[:0]
+    order = epoch_order(len(unique), seed, 0)(np.arange(len(unique)))
+    chosen = unique[order[: max(1, round(query_fraction * len(unique)))]]
+    is_query = np.isin(patients[labelled], chosen)
+    return labelled[~is_query], labelled[is_query]
+
+
+class OnlineKNNHandler:
+    """Classifies labelled slices of the store by their nearest neighbours at the end of an epoch.
+
+    ``engine.state.metrics`` gets ``knn_accuracy`` and ``knn_balanced_accuracy``. A store without labels from two
+    patients and two classes is reported once in the log, and the evaluation is left out.
+
+    Args:
+        encoder: gives (B, D); its mode is put back after the evaluation.
+        store: a ``SliceStore``.
+        to_channels: ``views.windows.HUToChannels`` or the like: HU (B, 1|3, H, W) -> float (B, C, H, W).
+        channels: as in ``SliceDataset``.
+        target: ``"label"``, ``"body_part"``, or ``"auto"``: labels where there are any.
+        options: settings of the vote.
+        seed: which patients are queries.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        store: Any,
+        to_channels: Callable[[torch.Tensor], torch.Tensor],
+        channels: str = "windows",
+        target: str = "auto",
+        options: KNNOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.to_channels = to_channels
+        self.options = options or KNNOptions()
+        self.dataset = SliceDataset(store, channels)
+        self.labels = _targets(self.dataset.store.index, target)
+        patients = np.asarray(self.dataset.store.patient_numbers())
+        bank, queries = split_by_patient(self.labels, patients, self.options.query_fraction, seed)
+        self.bank, self.queries = _some(bank, self.options.bank, seed), _some(queries, self.options.queries, seed)
+
+    def attach(self, engine: PretrainingTrainer) -> None:
+        """Register on the trainer."""
+        if len(np.unique(self.labels[self.bank])) < 2 or not len(self.queries):
+            logger.info("online kNN is left out: it needs labelled slices of two patients and two classes")
+            return
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.options.interval), self.evaluate)
+
+    def evaluate(self, engine: PretrainingTrainer) -> None:
+        """Embed bank and queries with the encoder as it is now, vote, and write the metrics (on the first process)."""
+        if idist.get_rank() > 0:
+            return
+        device = engine.state.device
+        bank, queries = self._embedded(self.bank, device), self._embedded(self.queries, device)
+        classes, numbers = np.unique(self.labels[self.bank], return_inverse=True)
+        votes = knn_classify(bank, torch.from_numpy(numbers).to(device), queries, len(classes), self.options)
+        predicted, truth = classes[votes.cpu().numpy()], self.labels[self.queries]
+        recalls = [float(np.mean(predicted[truth == one] == one)) for one in np.unique(truth)]
+        engine.state.metrics["knn_accuracy"] = float(np.mean(predicted == truth))
+        engine.state.metrics["knn_balanced_accuracy"] = float(np.mean(recalls))
+
+    @torch.no_grad()
+    def _embedded(self, numbers: np.ndarray, device: torch.device) -> torch.Tensor:
+        training = self.encoder.training
+        self.encoder.eval()
+        try:
+            parts = [self.encoder(self._resized(part, device)) for part in self._batches(numbers)]
+        finally:
+            self.encoder.train(training)
+        return functional.normalize(torch.cat(parts).float(), dim=1)
+
+    def _batches(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(numbers), self.options.batch_size):
+            yield numbers[start : start + self.options.batch_size]
+
+    def _resized(self, numbers: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Whole slices, each resized on its own to the encoder's size and turned into channels, as one batch."""
+        side = (self.options.image_size, self.options.image_size)
+        small = []
+        for number in numbers:
+            image = collate_slices([self.dataset[int(number)]])["image"].to(device).float()
+            small.append(functional.interpolate(image, size=side, mode="bilinear", antialias=True))
+        return self.to_channels(torch.cat(small))
+
+
+def _targets(index: np.ndarray, target: str) -> np.ndarray:
+    labels = index["label"].astype(np.int64)
+    if target == "label" or (target == "auto" and len(np.unique(labels[labels >= 0])) > 1):
+        return labels
+    parts = index["body_part"].astype(np.int64)
+    return np.where(parts == _UNKNOWN_BODY_PART, -1, parts)
+
+
+def _some(numbers: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """At most so many of these numbers, spread over all of them."""
+    if len(numbers) <= most:
+        return numbers
+    return np.sort(numbers[epoch_order(len(numbers), seed, 0)(np.arange(most))])

@@ -1,0 +1,127 @@
+"""A pretraining run of seconds; tests import it, and run it as a program to kill it.
+
+The method has everything that resuming must carry: dropout (global random state), batch-norm statistics, a momentum
+encoder, a queue, an optimizer with moments and a schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from monai_ssl_transfer.data.order import ArithmeticBatchSampler
+from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
+from monai_ssl_transfer.engines.checkpoint import ExactResumeHandler, ResumeOptions
+from monai_ssl_transfer.engines.pretraining import PretrainingTrainer, StepOptions
+from monai_ssl_transfer.engines.progress import EpochRecords
+from monai_ssl_transfer.engines.schedules import CosineOptions, CosineScheduleHandler
+from monai_ssl_transfer.methods.base import SSLMethod
+
+
+class TinyStore:
+    """Random slices in memory with the interface of a slice store."""
+
+    def __init__(self, count: int = 44, side: int = 12) -> None:
+        self.slices = np.random.default_rng(0).integers(-1000, 1000, (count, side, side)).astype(np.int16)
+        self.index = np.zeros(count, dtype=[("label", "i2"), ("body_part", "u1")])
+        self.index["label"], self.index["body_part"] = -1, 255
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def read(self, number: int) -> np.ndarray:
+        return self.slices[number]
+
+    def patient_numbers(self) -> np.ndarray:
+        return np.arange(len(self)) // 4
+
+
+class TinyMethod(SSLMethod):
+    def __init__(self) -> None:
+        super().__init__(tiny_encoder())
+        self.momentum_encoder = tiny_encoder()
+        self.momentum_encoder.load_state_dict(self.encoder.state_dict())
+        self.momentum_encoder.requires_grad_(False)
+        self.register_buffer("queue", torch.randn(8, 6))
+
+    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+        embedding = self.encoder(views[0])
+        with torch.no_grad():
+            target = self.momentum_encoder(views[1])
+        loss = (embedding - target).square().mean() + (embedding @ self.queue.T).square().mean() * 0.01
+        self.queue = torch.cat([target, self.queue])[:8].detach()
+        return {"loss": loss, "embedding": embedding.detach()}
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        for slow, fast in zip(self.momentum_encoder.parameters(), self.encoder.parameters(), strict=True):
+            slow.lerp_(fast, 0.1 * (1 - progress))
+
+
+def tiny_encoder() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(100, 6)
+    )
+
+
+def tiny_views(image: Tensor, size: Tensor, sample: Tensor, epoch: int) -> list[Tensor]:
+    """Two views whose change depends on the sample and the epoch alone."""
+    shift = ((sample * 7 + epoch * 13) % 11).float().view(-1, 1, 1, 1) / 11
+    return [image.float() / 1000 + shift, image.float().flip(-1) / 1000 - shift]
+
+
+def build(folder: Path, workers: int = 0, epochs: int = 3, **changes: Any) -> PretrainingTrainer:
+    torch.manual_seed(3)
+    method = changes.pop("method", None) or TinyMethod()
+    store = changes.pop("store", None) or TinyStore()
+    optimizer = torch.optim.AdamW(method.parameters(), lr=0.01, weight_decay=0.1)
+    schedule = CosineScheduleHandler(optimizer, CosineOptions(0.2, 0.0, 1, 0.1, 0.3), batch_size=8)
+    records = EpochRecords(folder, optimizer)
+    resume = ResumeOptions(changes.pop("checkpoint_every", 2), changes.pop("resume", True))
+    handler = ExactResumeHandler(
+        folder / "checkpoints", {"method": "tiny", "seed": changes.pop("seed", 3)}, resume, stateful=[records]
+    )
+    return PretrainingTrainer(
+        "cpu",
+        epochs,
+        slice_loader(SliceDataset(store, "single"), ArithmeticBatchSampler(len(store), 8, seed=3), workers),
+        method,
+        optimizer,
+        changes.pop("views", tiny_views),
+        changes.pop("options", StepOptions(clip_norm=1.0)),
+        [handler, schedule, *changes.pop("handlers", []), records],
+    )
+
+
+def main() -> None:
+    """Run, and say each finished step on standard output, so that a test can kill at a chosen one."""
+    from ignite.engine import Events
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--accumulation", type=int, default=1)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    torch.set_num_threads(1)
+    trainer = build(arguments.folder, arguments.workers, options=StepOptions(accumulation=arguments.accumulation))
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def say(engine: PretrainingTrainer) -> None:
+        sys.stdout.write(f"{engine.state.iteration}\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+
+    trainer.run()
+    torch.save({"method": trainer.method.state_dict()}, arguments.folder / "end.pt")
+
+
+if __name__ == "__main__":
+    main()
