@@ -7,6 +7,8 @@ MONAI's own `resnet18` has parameter-free shortcuts, and it has no ViT backbone.
 
 from __future__ import annotations
 
+from typing import Any
+
 from monai.networks.blocks import BaseEncoder
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import Tensor, nn
@@ -44,7 +46,7 @@ class TimmResNetBackbone(nn.Module, BaseEncoder):
         super().__init__()
         check_backbone(spatial_dims, pretrained)
         self.architecture = architecture
-        self.encoder = build_encoder(architecture, in_channels)
+        self.encoder: Any = build_encoder(architecture, in_channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map `(B, C, H, W)` to the five feature maps, finest first."""
@@ -95,7 +97,7 @@ class TimmViTBackbone(nn.Module, BaseEncoder):
         check_backbone(spatial_dims, pretrained)
         self.architecture = architecture
         self.patch_size = PATCH_SIZE
-        self.encoder = build_encoder(architecture, in_channels)
+        self.encoder: Any = build_encoder(architecture, in_channels)
         spec = encoder_spec(architecture)
         self.taps = [spec.depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
         self.stem, self.pyramid = _vit_pyramid(in_channels, spec.width, VIT_CHANNELS[architecture])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 from torch import nn
@@ -68,7 +69,7 @@ def build_encoder(name: str, in_channels: int = 3, image_size: int = 224, drop_p
         drop_path: stochastic depth rate (DINO trains its ViTs with 0.1).
     """
     spec = encoder_spec(name)
-    options: dict[str, object] = {"num_classes": 0, "in_chans": in_channels, "drop_path_rate": drop_path}
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels, "drop_path_rate": drop_path}
     if spec.family == "vit":
         if image_size % PATCH_SIZE:
             raise ValueError(f"image_size {image_size} of {name} is not a multiple of {PATCH_SIZE}.")

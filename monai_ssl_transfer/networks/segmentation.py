@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai.networks.nets import FlexibleUNet
 
 from monai_ssl_transfer.networks.backbones import REGISTERED_PREFIX
-from monai_ssl_transfer.networks.encoders import encoder_spec
+from monai_ssl_transfer.networks.encoders import build_encoder, encoder_spec
 
 STOCK_BACKBONES = ("resnet50",)
 """Encoders whose weights MONAI's own backbone of the same name holds bit for bit."""
@@ -17,6 +17,7 @@ def build_unet(
     out_channels: int = 3,
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16),
     dropout: float = 0.0,
+    image_size: int = 224,
 ) -> FlexibleUNet:
     """Build a 2-D FlexibleUNet whose encoder can hold a pretrained one exactly.
 
@@ -30,10 +31,12 @@ def build_unet(
         out_channels: classes including the background; the output is `(B, out_channels, H, W)` logits.
         decoder_channels: channels of the five decoder stages, coarsest first.
         dropout: dropout rate in the decoder.
+        image_size: side in pixels for which a ViT's position embedding is made: that of the pretraining, so that
+            nothing is resampled twice. Ignored by ResNets.
     """
-    encoder_spec(encoder)
+    spec = encoder_spec(encoder)
     backbone = encoder if encoder in STOCK_BACKBONES else REGISTERED_PREFIX + encoder
-    return FlexibleUNet(
+    network = FlexibleUNet(
         in_channels=in_channels,
         out_channels=out_channels,
         backbone=backbone,
@@ -41,3 +44,7 @@ def build_unet(
         spatial_dims=2,
         dropout=dropout,
     )
+    if spec.family == "vit":
+        # FlexibleUNet passes no further arguments to a backbone.
+        network.encoder.encoder = build_encoder(encoder, in_channels, image_size)
+    return network

@@ -1,0 +1,100 @@
+"""Writing an encoder: the weights with their card inside, and the card again beside them for people."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from monai_ssl_transfer.errors import WeightsError
+from monai_ssl_transfer.weights.card import EncoderCard
+from monai_ssl_transfer.weights.key_maps import encoder_map
+
+WEIGHTS_NAME = "encoder.safetensors"
+CARD_NAME = "encoder.json"
+CARD_KEY = "card"
+
+
+def save_encoder(encoder: nn.Module, folder: str | Path, card: EncoderCard) -> Path:
+    """Write `encoder.safetensors` and `encoder.json` into a folder.
+
+    The weights get canonical names, whatever network holds them. Each file is written to a temporary name, flushed
+    and renamed, so that a kill or a full disk leaves the previous one whole; since the card is also inside of the
+    weights file, the two can never be mixed up.
+
+    Args:
+        encoder: an encoder of `build_encoder`, or a network around one (FlexibleUNet, MONAI ResNet or ViT).
+        folder: made if it does not exist.
+        card: `weights_hash` is filled in here.
+
+    Returns:
+        The path of `encoder.safetensors`.
+
+    Raises:
+        WeightsError: if the card contradicts the encoder or the encoder holds a value that is not finite.
+    """
+    folder = Path(folder)
+    found = encoder_map(encoder)
+    if (found.architecture, found.in_channels) != (card.architecture, card.in_channels):
+        raise WeightsError(
+            f"The card for {folder / WEIGHTS_NAME} says {card.architecture} with {card.in_channels} input channels but "
+            f"the encoder is {found.architecture} with {found.in_channels}: correct the card."
+        )
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in found.read(encoder).items()}
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(
+                f"{folder / WEIGHTS_NAME} was not written because {name} holds NaN or infinity: "
+                "the training has diverged, so lower the learning rate and start from an earlier checkpoint."
+            )
+    card = replace(card, weights_hash=hash_tensors(state))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / WEIGHTS_NAME, to_safetensors(state, metadata={CARD_KEY: card.to_json()}))
+    write_atomically(folder / CARD_NAME, card.to_json().encode())
+    return folder / WEIGHTS_NAME
+
+
+def hash_tensors(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, flush it to the disk and rename it; on failure leave no trace.
+
+    Args:
+        path: where the file shall be.
+        content: its bytes.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; not every file system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
