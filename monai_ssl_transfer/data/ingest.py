@@ -1,0 +1,258 @@
+"""``ssl-transfer ingest ct``: a folder tree of scans becomes a slice store, and every file is accounted for."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from monai_ssl_transfer.data.body_part import BodyPart, read_labels_csv
+from monai_ssl_transfer.data.dicom_series import group_slices
+from monai_ssl_transfer.data.ingest_account import Account
+from monai_ssl_transfer.data.ingest_report import IngestReport, read_report
+from monai_ssl_transfer.data.ingest_worker import (
+    FileScan,
+    SeriesJob,
+    read_series,
+    scan_files,
+    series_key,
+    source_number,
+)
+from monai_ssl_transfer.data.redaction import Pseudonyms, open_salt, private_folder
+from monai_ssl_transfer.data.refusal import RefusedFile
+from monai_ssl_transfer.data.store import SliceStore
+from monai_ssl_transfer.data.store_writer import SliceStoreWriter
+from monai_ssl_transfer.errors import DataError
+
+logger = logging.getLogger(__name__)
+_FILES_PER_SCAN = 64
+_Output = TypeVar("_Output")
+
+
+def ingest_ct(
+    source: str | Path, store: str | Path, *, workers: int, labels_csv: str | Path | None = None, progress: bool = True
+) -> IngestReport:
+    """Put every CT slice below a folder into a slice store.
+
+    Series that the store holds already are skipped, so a run that was interrupted is finished by running it again, and new scans are
+    appended. What became of each file stands in ``<store>/ingest_report.json``.
+
+    Args:
+        source: folder (or one file) with DICOM and NIfTI, in any order and depth, among other files.
+        store: slice store to create or to append to; ``<store>.private`` beside it gets the salt and the clear file names.
+        workers: processes that read; 1 reads in this process.
+        labels_csv: body regions of the user, see ``read_labels_csv``; they replace those of the headers.
+        progress: whether to show progress bars.
+
+    Returns:
+        The report, of this run and those before it.
+
+    Raises:
+        DataError: the source does not exist, nothing in it could be kept, or the store cannot be appended to.
+    """
+    source, store = Path(source).absolute(), Path(store).absolute()
+    if not source.exists():
+        raise DataError(f"{source} does not exist, give the folder that holds the scans")
+    labels = read_labels_csv(labels_csv) if labels_csv is not None else {}
+    paths, problems = list_files(source, exclude=(store, private_folder(store)))
+    if not paths:
+        raise DataError(f"{source} holds no files, give the folder that holds the scans")
+    with SliceStoreWriter(store) as writer, _processes(workers) as pool:
+        stored = StoredSeries(store)
+        pseudonyms = open_salt(store, bool(stored.numbers))
+        account = Account(source, store, pseudonyms, read_report(store))
+        chunks = [paths[start : start + _FILES_PER_SCAN] for start in range(0, len(paths), _FILES_PER_SCAN)]
+        scans = _scan(pool, chunks, len(paths), workers, progress)
+        account.refuse_all(problems)
+        jobs = plan_jobs(scans, labels, source, account)
+        _run_jobs(pool, jobs, writer, stored, account, workers, progress)
+        report = account.finish(StoredSeries(store).note, scans)
+    if not report.series:
+        raise DataError(
+            f"nothing in {source} could be kept, see {store / 'ingest_report.json'} for the reasons\n{report.summary()}"
+        )
+    return report
+
+
+def list_files(source: Path, exclude: Sequence[Path]) -> tuple[list[str], list[RefusedFile]]:
+    """All files below a folder in a fixed order, without those in ``exclude``; and the folders that could not be searched."""
+    if not source.is_dir():
+        return [str(source)], []
+    paths: list[str] = []
+    problems: list[RefusedFile] = []
+    excluded = {str(path) for path in exclude}
+
+    def unreadable(error: OSError) -> None:
+        problems.append(
+            RefusedFile(str(error.filename), "unreadable", "a folder that cannot be searched, check its rights")
+        )
+
+    for folder, folders, files in os.walk(source, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if str(Path(folder) / name) not in excluded)
+        for name in folders:
+            if (Path(folder) / name).is_symlink():
+                sentence = "a link to a folder, which is not followed; ingest that folder itself"
+                problems.append(RefusedFile(Path(folder) / name, "linked folder", sentence))
+        paths += [str(Path(folder) / name) for name in sorted(files)]
+    return paths, problems
+
+
+class StoredSeries:
+    """What a store holds already, by series key.
+
+    Args:
+        store: its folder.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.store = SliceStore(store)
+        self.numbers = {self.store.series(number).series_key: number for number in range(self.store.series_count)}
+
+    def sources(self, key: str) -> frozenset[int]:
+        """Numbers that stand for the origins of the slices of a series."""
+        own = self.store.series_range(self.numbers[key])
+        return frozenset(int(number) for number in self.store.index["source"][own.start : own.stop])
+
+    def note(self, key: str) -> Any:
+        """Entry and slice records of a series."""
+        number = self.numbers[key]
+        own = self.store.series_range(number)
+        return self.store.series(number), self.store.index[own.start : own.stop]
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+    if workers <= 1:
+        yield None
+        return
+    # spawn: forking a process that has threads (tqdm, BLAS) may hang
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process died, probably for lack of memory; run the same command again with fewer --workers, it goes on where it stood"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _in_order(
+    pool: ProcessPoolExecutor | None, function: Callable[..., _Output], inputs: Iterable[tuple[Any, ...]], ahead: int
+) -> Iterator[_Output]:
+    """Results in the order of the inputs, so that a store is the same for any number of workers; few are held at once."""
+    if pool is None:
+        yield from (function(*arguments) for arguments in inputs)
+        return
+    waiting: deque[Future[_Output]] = deque()
+    for arguments in inputs:
+        waiting.append(pool.submit(function, *arguments))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _scan(
+    pool: ProcessPoolExecutor | None, chunks: list[list[str]], total: int, workers: int, progress: bool
+) -> list[FileScan]:
+    scans: list[FileScan] = []
+    with tqdm(total=total, desc="looking at files", unit="file", disable=not progress) as bar:
+        for found in _in_order(pool, scan_files, ((chunk,) for chunk in chunks), 4 * workers):
+            scans += found
+            bar.update(len(found))
+    return scans
+
+
+def plan_jobs(
+    scans: Sequence[FileScan], labels: Mapping[str, BodyPart], source: Path, account: Account
+) -> list[SeriesJob]:
+    """One job per series, in a fixed order; files that need none are accounted for."""
+    headers, by_hash = [], {}
+    for scan in scans:
+        if scan.refusal is not None:
+            account.refuse(scan.refusal, ignored=scan.ignored)
+        elif scan.nifti_hash in by_hash:
+            account.refuse(RefusedFile(scan.path, "copy", "has the same content as another NIfTI file"))
+        elif scan.nifti_hash:
+            by_hash[scan.nifti_hash] = scan.path
+        for header in scan.headers:
+            part = find_label(labels, header.path, source, header.series_uid)
+            headers.append(header if part is None else replace(header, body_part=int(part)))
+    jobs = [SeriesJob(group.name, group=group, patient=group.slices[0][0].patient) for group in group_slices(headers)]
+    for content, path in by_hash.items():
+        part = find_label(labels, path, source, "")
+        part = BodyPart.UNKNOWN if part is None else part
+        jobs.append(SeriesJob(f"nifti:{content}", nifti=path, patient=f"nifti:{content}", body_part=int(part)))
+    return jobs
+
+
+def find_label(labels: Mapping[str, BodyPart], path: str, source: Path, series_uid: str) -> BodyPart | None:
+    """The user's region of a file: by path, absolute or below the scanned folder, else series UID, else nearest folder, else file name."""
+    if not labels:
+        return None
+    file = Path(path)
+    relative = file.relative_to(source) if file.is_relative_to(source) else file
+    keys = [path, relative.as_posix(), series_uid]
+    keys += [parent.as_posix() for parent in relative.parents if parent.name] + [file.name]
+    return next((labels[key] for key in keys if key in labels), None)
+
+
+def _run_jobs(
+    pool: ProcessPoolExecutor | None,
+    jobs: list[SeriesJob],
+    writer: SliceStoreWriter,
+    stored: StoredSeries,
+    account: Account,
+    workers: int,
+    progress: bool,
+) -> None:
+    salt = account.pseudonyms.salt
+    fresh, probes = [], []
+    for job in jobs:
+        if series_key(account.pseudonyms, job.name) not in stored.numbers:
+            fresh.append(job)
+        else:
+            probes += account_for_stored(job, stored, account)
+    with tqdm(total=sum(map(_slices, fresh)), desc="reading slices", unit="slice", disable=not progress) as bar:
+        results = _in_order(pool, read_series, ((job, salt) for job in fresh), workers + 1)
+        for job, result in zip(fresh, results, strict=True):
+            for entry, slices in result.series:
+                if entry.series_key not in writer:
+                    writer.append(entry, slices)
+                    account.added(len(slices))
+            account.take(result)
+            bar.update(_slices(job))
+    for result in _in_order(pool, read_series, ((job, salt) for job in probes), workers + 1):
+        account.take_late(result)
+
+
+def _slices(job: SeriesJob) -> int:
+    return len(job.group.slices) if job.group is not None else 1
+
+
+def account_for_stored(job: SeriesJob, stored: StoredSeries, account: Account) -> list[SeriesJob]:
+    """Account for the files of a series that is in the store; those that are not among its slices are returned as a job to check."""
+    key = series_key(account.pseudonyms, job.name)
+    if job.group is None:
+        account.take_stored([job.nifti], key)
+        return []
+    known = stored.sources(key)
+    inside = [source_number(account.pseudonyms, files[0].sop_uid) in known for files in job.group.slices]
+    kept = [files for files, is_in in zip(job.group.slices, inside, strict=True) if is_in]
+    missing = tuple(files for files, is_in in zip(job.group.slices, inside, strict=True) if not is_in)
+    account.take_stored([files[0].path for files in kept], key)
+    sentence = "a copy of a slice that was taken from another file (the same SOP instance)"
+    account.refuse_all(RefusedFile(copy.path, "copy", sentence) for files in kept for copy in files[1:])
+    return [replace(job, group=replace(job.group, slices=missing), encode=False)] if missing else []
