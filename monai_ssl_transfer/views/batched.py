@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import DataError, TrainingError
-from monai_ssl_transfer.views import device_executor
-from monai_ssl_transfer.views.parameters import NOISE_BANK, ViewParameters, draw_parameters
+from monai_ssl_transfer.views import device_executor, sample_executor
+from monai_ssl_transfer.views.parameters import NOISE_BANK, draw_parameters
 from monai_ssl_transfer.views.recipes import ColourJitter, HUJitter, ViewRecipe
 from monai_ssl_transfer.views.windows import channel_windows, channels_count, source_channels
 
@@ -68,12 +68,9 @@ class BatchedViews(nn.Module):
         self._check_batch(image, size, sample)
         with torch.no_grad():
             parameters = draw_parameters(self.recipe, self.seed, epoch, sample, size)
-            return [self._one_view(image, v, p) for v, p in zip(self.recipe, parameters, strict=True)]
-
-    def _one_view(self, image: Tensor, view: ViewRecipe, parameters: ViewParameters) -> Tensor:
-        if self.channels == "rgb":
-            return device_executor.rgb_view(image, view, parameters)
-        return device_executor.ct_view(image, view, parameters, self.windows)
+            if image.device.type == "cpu":
+                return sample_executor.make_views(image, self.recipe, parameters, self.windows, self.out_channels)
+            return device_executor.make_views(image, self.recipe, parameters, self.windows)
 
     def _check_batch(self, image: Tensor, size: Tensor, sample: Tensor) -> None:
         dtype = torch.uint8 if self.channels == "rgb" else torch.int16

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from monai_ssl_transfer.views import colour, intensity
@@ -9,6 +11,25 @@ from monai_ssl_transfer.views.parameters import ViewParameters
 from monai_ssl_transfer.views.recipes import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe
 from monai_ssl_transfer.views.resampling import crop_resize
 from monai_ssl_transfer.views.windows import HUWindow
+
+
+def make_views(
+    image: Tensor, recipe: Sequence[ViewRecipe], parameters: Sequence[ViewParameters], windows: tuple[HUWindow, ...]
+) -> list[Tensor]:
+    """All views of a batch on its device.
+
+    Args:
+        image: (B, C, H, W) int16 HU or uint8 RGB.
+        recipe: one entry per view.
+        parameters: drawn parameters, one entry per view.
+        windows: HU windows of the output channels; empty for RGB.
+
+    Returns:
+        One float32 (B, C, S, S) per view.
+    """
+    if windows:
+        return [ct_view(image, v, p, windows) for v, p in zip(recipe, parameters, strict=True)]
+    return [rgb_view(image, v, p) for v, p in zip(recipe, parameters, strict=True)]
 
 
 def ct_view(image: Tensor, view: ViewRecipe, parameters: ViewParameters, windows: tuple[HUWindow, ...]) -> Tensor:
