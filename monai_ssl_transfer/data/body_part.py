@@ -22,22 +22,24 @@ class BodyPart(IntEnum):
     UNKNOWN = 255
 
 
-# Words are matched whole ("arm" does not match "Darm"); a trailing * also matches longer words ("schaedel*": "Schaedelbasis"),
+# Words are matched whole ("arm" does not match "Darm"); a trailing * also matches longer words ("schaedel*":
+# "Schaedelbasis"),
 # a leading * compounds ("*wirbelsaeule"). Umlauts are folded before matching. The first part with a match wins, so
 # the narrow ones (spine, joints) stand before the wide ones.
 _RULES: tuple[tuple[BodyPart, str], ...] = (
     (BodyPart.UNKNOWN, "wholebody ganzkoerper* polytrauma traumaspirale"),
     (
         BodyPart.SPINE,
-        "*spine spinal *wirbelsaeule *wirbel* ws hws bws lws lwk bwk hwk vertebra* myelo* sacrum sakrum coccyx steissbein "
-        "kreuzbein tspine lspine cspine",
+        "*spine spinal *wirbelsaeule *wirbel* ws hws bws lws lwk bwk hwk vertebra* myelo* sacrum sakrum "
+        "coccyx steissbein kreuzbein tspine lspine cspine",
     ),
     (
         BodyPart.EXTREMITIES,
-        "extremit* arm arms oberarm* unterarm* elbow *ellenbogen* wrist handgelenk* hand hands finger* thumb daumen "
-        "leg legs bein beine oberschenkel* unterschenkel* thigh calf wade femur tibia fibula knee knie kniegelenk* ankle "
-        "sprunggelenk* osg usg foot feet fuss fuesse calcaneus fersenbein toe zehe* shoulder schulter* humerus radius ulna "
-        "forearm upperarm lowerleg runoff *knie *fuss *hand uext lext scaphoid kahnbein",
+        "extremit* arm arms oberarm* unterarm* elbow *ellenbogen* wrist handgelenk* hand hands finger* thumb "
+        "daumen leg legs bein beine oberschenkel* unterschenkel* thigh calf wade femur tibia fibula knee knie "
+        "kniegelenk* ankle sprunggelenk* osg usg foot feet fuss fuesse calcaneus fersenbein toe zehe* "
+        "shoulder schulter* humerus radius ulna forearm upperarm lowerleg runoff *knie *fuss *hand uext lext "
+        "scaphoid kahnbein",
     ),
     (
         BodyPart.HIP_PELVIS,
@@ -45,20 +47,22 @@ _RULES: tuple[tuple[BodyPart, str], ...] = (
     ),
     (
         BodyPart.HEAD_NECK,
-        "head kopf* skull schaedel* brain gehirn hirn* *schaedel neck hals* headneck kopfhals face gesicht* facial orbit* nnh "
-        "sinus sinuses nasennebenhoehle* felsenbein* temporal iac ear ohr jaw kiefer* mandib* maxilla* larynx pharynx "
-        "cranium cranial ccranio* ccta_head cct sella hypophys* thyroid schilddruese* cerebr* zerebr* dental mittelgesicht*",
+        "head kopf* skull schaedel* brain gehirn hirn* *schaedel neck hals* headneck kopfhals face gesicht* "
+        "facial orbit* nnh sinus sinuses nasennebenhoehle* felsenbein* temporal iac ear ohr jaw kiefer* "
+        "mandib* maxilla* larynx pharynx cranium cranial ccranio* ccta_head cct sella hypophys* thyroid "
+        "schilddruese* cerebr* zerebr* dental mittelgesicht*",
     ),
     (
         BodyPart.THORAX,
-        "chest thorax* thorac* thorak* brust* lung lunge* lungs pulmo* heart herz* cardiac kardial* coronar* koronar* kardio* "
-        "cardio* mediastin* breast mamma rib ribs rippe* sternum brustbein aortenbogen hrct lae pe",
+        "chest thorax* thorac* thorak* brust* lung lunge* lungs pulmo* heart herz* cardiac kardial* coronar* "
+        "koronar* kardio* cardio* mediastin* breast mamma rib ribs rippe* sternum brustbein aortenbogen hrct "
+        "lae pe",
     ),
     (
         BodyPart.ABDOMEN,
-        "abdom* bauch* oberbauch* unterbauch* liver leber* kidney* niere* renal pancreas pankreas spleen milz stomach magen* "
-        "darm* bowel colon kolon colonography colonoscopy gallbladder gallenblase adrenal* nebenniere* urogram* urographie* "
-        "retroperiton*",
+        "abdom* bauch* oberbauch* unterbauch* liver leber* kidney* niere* renal pancreas pankreas spleen milz "
+        "stomach magen* darm* bowel colon kolon colonography colonoscopy gallbladder gallenblase adrenal* "
+        "nebenniere* urogram* urographie* retroperiton*",
     ),
 )
 
@@ -76,7 +80,8 @@ def body_part_from_text(text: str) -> BodyPart:
     """Region that a free text names; ``UNKNOWN`` if none.
 
     A text that names head, thorax, abdomen and so on more than once ("Thorax/Abdomen") says nothing about a single
-    slice and gives ``UNKNOWN``; a spine, joint or limb beside its region ("thoracic spine", "hip left leg") is the first rule that matches.
+    slice and gives ``UNKNOWN``; a spine, joint or limb beside its region ("thoracic spine", "hip left leg") is the
+    first rule that matches.
 
     Args:
         text: body part, study or series description, English or German, any case, umlauts or ae/oe/ue.
@@ -131,8 +136,9 @@ def read_labels_csv(path: str | Path) -> dict[str, BodyPart]:
     """Read a table of body regions.
 
     Args:
-        path: CSV (comma or semicolon) with a header; first column a file (relative to the scanned folder, or absolute), a folder
-            or a SeriesInstanceUID; second column the region: name of a ``BodyPart``, its number 0..5, or words such as "Becken".
+        path: CSV (comma or semicolon) with a header; first column a file (relative to the scanned folder, or absolute),
+            a folder or a SeriesInstanceUID; second column the region: name of a ``BodyPart``, its number 0..5, or words
+            such as "Becken".
 
     Returns:
         Region per first-column text.

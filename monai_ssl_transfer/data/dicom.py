@@ -47,8 +47,9 @@ def read_slice(files: tuple[SliceHeader, ...]) -> tuple[ReadSlice | None, list[R
 def resolve_clashes(group: SliceGroup) -> tuple[list[SliceGroup], list[RefusedFile]]:
     """Make every position of a group unique.
 
-    Slices at one position with identical pixels: the first is kept. With different pixels: the group is split into its acquisitions when
-    the headers tell them apart; otherwise all slices at that position are refused, as no choice between them would be sound.
+    Slices at one position with identical pixels: the first is kept. With different pixels: the group is split into its
+    acquisitions when the headers tell them apart; otherwise all slices at that position are refused, as no choice
+    between them would be sound.
 
     Returns:
         Groups without clashes, and a refusal for every file that was left out (code "duplicate" for identical pixels).
@@ -76,7 +77,7 @@ def resolve_clashes(group: SliceGroup) -> tuple[list[SliceGroup], list[RefusedFi
     if parts is not None:
         return parts, refusals
     clashing = {number for run in group.clashes() for number in run}
-    sentence = "another slice of its series lies at the same position with other pixels, and the headers do not tell them apart"
+    sentence = "another slice of its series has the same position but other pixels, and no header tells them apart"
     refusals += [RefusedFile(h.path, "position clash", sentence) for number in clashing for h in group.slices[number]]
     group = _without(group, clashing)
     return ([group] if group.slices else []), refusals

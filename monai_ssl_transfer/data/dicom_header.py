@@ -37,25 +37,43 @@ _OTHER_OBJECTS = {
     "REG": "a registration, not an image",
     "DOC": "a document, not an image",
 }
-_IDENTIFIERS = (
-    "PatientName PatientID OtherPatientIDs OtherPatientNames PatientBirthName AccessionNumber StudyID PatientBirthDate StudyDate "
-    "SeriesDate AcquisitionDate ContentDate StudyInstanceUID SeriesInstanceUID SOPInstanceUID FrameOfReferenceUID "
-    "ReferringPhysicianName PerformingPhysicianName OperatorsName NameOfPhysiciansReadingStudy InstitutionName StationName "
-    "DeviceSerialNumber PatientAddress"
-).split()
-_GEOMETRY = (
-    "SOPClassUID Modality ImageType Rows Columns SamplesPerPixel PhotometricInterpretation NumberOfFrames BitsAllocated BitsStored "
-    "PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept PixelSpacing ImagePositionPatient "
-    "ImageOrientationPatient SliceThickness AcquisitionNumber TemporalPositionIdentifier TriggerTime "
-    "NominalPercentageOfCardiacPhase ConvolutionKernel AcquisitionTime InstanceNumber BodyPartExamined StudyDescription "
-    "SeriesDescription ProtocolName SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DirectoryRecordSequence"
-).split()
-HEADER_TAGS = [*_IDENTIFIERS, *_GEOMETRY]
+_IDENTIFIERS = """
+PatientName PatientID OtherPatientIDs OtherPatientNames PatientBirthName AccessionNumber StudyID
+PatientBirthDate StudyDate SeriesDate AcquisitionDate ContentDate StudyInstanceUID SeriesInstanceUID
+SOPInstanceUID FrameOfReferenceUID ReferringPhysicianName PerformingPhysicianName OperatorsName
+NameOfPhysiciansReadingStudy DeviceSerialNumber PatientAddress
+"""
+_GEOMETRY = """
+SOPClassUID Modality ImageType Rows Columns SamplesPerPixel PhotometricInterpretation NumberOfFrames
+BitsAllocated BitsStored PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope
+RescaleIntercept PixelSpacing ImagePositionPatient ImageOrientationPatient SliceThickness AcquisitionNumber
+TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase ConvolutionKernel AcquisitionTime
+InstanceNumber BodyPartExamined StudyDescription SeriesDescription ProtocolName SharedFunctionalGroupsSequence
+PerFrameFunctionalGroupsSequence DirectoryRecordSequence
+"""
+# what pydicom raises on bytes that are not what they claim to be
+_PARSING_ERRORS = (
+    InvalidDicomError,
+    NotImplementedError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+HEADER_TAGS = [*_IDENTIFIERS.split(), *_GEOMETRY.split()]
 
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """One CT slice (a file, or a frame of one) as its header describes it. Lengths in mm, directions in DICOM's LPS axes."""
+    """One CT slice (a file, or a frame of one) as its header describes it.
+
+    Lengths are in mm, directions in DICOM's LPS axes.
+    """
 
     path: str
     frame: int
@@ -142,8 +160,7 @@ def open_header(path: str | Path) -> tuple[Dataset, int]:
             raise RefusedFile(
                 path, "unreadable", f"cannot be read ({type(error).__name__}), check its rights"
             ) from error
-        except (InvalidDicomError, EOFError, ValueError, KeyError, TypeError, AttributeError, struct.error, NotImplementedError,
-                IndexError, AssertionError, OverflowError, RecursionError) as error:  # fmt: skip
+        except _PARSING_ERRORS as error:
             raise RefusedFile(path, "damaged header", "its DICOM header is damaged, export the file again") from error
 
 
@@ -180,8 +197,8 @@ def _pixel_offset(file: BinaryIO, syntax: str) -> int:
 
 def identifiers_of(dataset: Dataset) -> frozenset[str]:
     """Names, numbers, dates and UIDs of a header that may identify a person or an examination."""
-    found = set()
-    for name in _IDENTIFIERS:
+    found: set[str] = set()
+    for name in _IDENTIFIERS.split():
         value = dataset.get(name, None)
         values = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
         found.update(str(item).strip() for item in values if item not in (None, ""))

@@ -26,7 +26,8 @@ _DECODABLE = {
 def read_hu(header: SliceHeader) -> np.ndarray:
     """Pixels of one slice in HU, as they lie in the file (not yet reoriented).
 
-    HU is ``slope * stored + intercept`` of this very slice; pixels at the padding value (or in the padding range) become air, -1024 HU.
+    HU is ``slope * stored + intercept`` of this very slice; pixels at the padding value (or in the padding range)
+    become air, -1024 HU.
 
     Returns:
         (rows, columns) int16 HU.
@@ -63,7 +64,7 @@ def read_stored(header: SliceHeader) -> np.ndarray:
 
 
 def _sign(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
-    """Interpret the low ``bits`` of each value as DICOM's PixelRepresentation says, whatever the codec thought of them."""
+    """Take the low ``bits`` of each value as PixelRepresentation says, whatever the codec thought of them."""
     width = values.dtype.itemsize * 8
     kind = np.dtype(f"{'i' if signed else 'u'}{width // 8}")
     shift = kind.type(width - bits)
@@ -128,7 +129,10 @@ def _frames(path: str) -> list[bytes]:
 
 
 def _decode(header: SliceHeader) -> np.ndarray:
-    """Decode one compressed frame with GDCM from a minimal file: pixels alone, no slope (so nothing is rescaled twice), no patient."""
+    """Decode one compressed frame with GDCM.
+
+    It gets a minimal file of the pixels alone: without a slope, so that nothing is rescaled twice, and without the patient.
+    """
     frame = _compressed_frame(header)
     with tempfile.TemporaryDirectory(prefix="ssl-transfer-") as folder:
         file = Path(folder) / "frame.dcm"

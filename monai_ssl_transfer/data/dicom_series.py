@@ -18,9 +18,10 @@ class SliceGroup:
     """Slices of one DICOM series that share orientation, size and pixel spacing.
 
     Args:
-        name: clear text that is unique for the group and the same in every run (holds the series UID: never write it into a store).
-        slices: for each slice the files that hold it (copies, or the same instance in several transfer syntaxes), preferred one
-            first; ordered by position from inferior to superior.
+        name: clear text that is unique for the group and the same in every run (holds the series UID: never write it
+            into a store).
+        slices: for each slice the files that hold it (copies, or the same instance in several transfer syntaxes),
+            preferred one first; ordered by position from inferior to superior.
     """
 
     name: str

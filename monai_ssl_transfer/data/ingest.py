@@ -28,7 +28,7 @@ from monai_ssl_transfer.data.ingest_worker import (
     series_key,
     source_number,
 )
-from monai_ssl_transfer.data.redaction import Pseudonyms, open_salt, private_folder
+from monai_ssl_transfer.data.redaction import open_salt, private_folder
 from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.data.store import SliceStore
 from monai_ssl_transfer.data.store_writer import SliceStoreWriter
@@ -44,12 +44,13 @@ def ingest_ct(
 ) -> IngestReport:
     """Put every CT slice below a folder into a slice store.
 
-    Series that the store holds already are skipped, so a run that was interrupted is finished by running it again, and new scans are
-    appended. What became of each file stands in ``<store>/ingest_report.json``.
+    Series that the store holds already are skipped, so a run that was interrupted is finished by running it again, and
+    new scans are appended. What became of each file stands in ``<store>/ingest_report.json``.
 
     Args:
         source: folder (or one file) with DICOM and NIfTI, in any order and depth, among other files.
-        store: slice store to create or to append to; ``<store>.private`` beside it gets the salt and the clear file names.
+        store: slice store to create or to append to; ``<store>.private`` beside it gets the salt and the clear file
+            names.
         workers: processes that read; 1 reads in this process.
         labels_csv: body regions of the user, see ``read_labels_csv``; they replace those of the headers.
         progress: whether to show progress bars.
@@ -85,7 +86,7 @@ def ingest_ct(
 
 
 def list_files(source: Path, exclude: Sequence[Path]) -> tuple[list[str], list[RefusedFile]]:
-    """All files below a folder in a fixed order, without those in ``exclude``; and the folders that could not be searched."""
+    """All files below a folder in a fixed order but those in ``exclude``, and the folders that cannot be searched."""
     if not source.is_dir():
         return [str(source)], []
     paths: list[str] = []
@@ -141,7 +142,8 @@ def _processes(workers: int) -> Iterator[ProcessPoolExecutor | None]:
             yield pool
         except BrokenProcessPool as error:
             raise DataError(
-                "a worker process died, probably for lack of memory; run the same command again with fewer --workers, it goes on where it stood"
+                "a worker process died, probably for lack of memory; run the same command again with fewer --workers, "
+                "it goes on where it stood"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -151,7 +153,7 @@ def _processes(workers: int) -> Iterator[ProcessPoolExecutor | None]:
 def _in_order(
     pool: ProcessPoolExecutor | None, function: Callable[..., _Output], inputs: Iterable[tuple[Any, ...]], ahead: int
 ) -> Iterator[_Output]:
-    """Results in the order of the inputs, so that a store is the same for any number of workers; few are held at once."""
+    """Results in the order of the inputs, few at once: a store is the same for any number of workers."""
     if pool is None:
         yield from (function(*arguments) for arguments in inputs)
         return
@@ -199,7 +201,10 @@ def plan_jobs(
 
 
 def find_label(labels: Mapping[str, BodyPart], path: str, source: Path, series_uid: str) -> BodyPart | None:
-    """The user's region of a file: by path, absolute or below the scanned folder, else series UID, else nearest folder, else file name."""
+    """The user's region of a file.
+
+    Asked for by path (absolute, or below the scanned folder), else series UID, else nearest folder, else file name.
+    """
     if not labels:
         return None
     file = Path(path)
@@ -243,7 +248,11 @@ def _slices(job: SeriesJob) -> int:
 
 
 def account_for_stored(job: SeriesJob, stored: StoredSeries, account: Account) -> list[SeriesJob]:
-    """Account for the files of a series that is in the store; those that are not among its slices are returned as a job to check."""
+    """Account for the files of a series that is in the store.
+
+    Returns:
+        A job that checks those files that are not among its slices, if there are any.
+    """
     key = series_key(account.pseudonyms, job.name)
     if job.group is None:
         account.take_stored([job.nifti], key)

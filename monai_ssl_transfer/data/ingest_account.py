@@ -81,7 +81,7 @@ class Account:
         self.refuse_all(result.refused)
 
     def take_stored(self, paths: Sequence[str], key: str) -> None:
-        """Files whose slices were in the store before: from these very files, or from the same series at another place."""
+        """Files of a series that was in the store before: these very files, or copies at another place."""
         claims = self._claims.get(key, set())
         moved = bool(claims) and not any(self._id(path) in claims for path in paths)
         for path in paths:
@@ -93,7 +93,10 @@ class Account:
 
     def take_late(self, result: SeriesResult) -> None:
         """Files that are sound but came after their series was stored: a stored series does not grow."""
-        sentence = "its series was ingested before without this slice, and a stored series cannot grow; ingest the whole series into a new store"
+        sentence = (
+            "its series was ingested before without this slice, and a stored series cannot grow; "
+            "ingest the whole series into a new store"
+        )
         self.refuse_all(
             RefusedFile(path, "series grew", sentence) for path in result.kept if path not in self._outcomes
         )

@@ -83,7 +83,8 @@ class IngestReport:
         """A few lines for the terminal."""
         counts, slices = self.counts(), sum(note.slices for note in self.series.values())
         lines = [
-            f"{self.store}: {len(self.series)} series, {slices} slices ({self.added_series} series, {self.added_slices} slices new)",
+            f"{self.store}: {len(self.series)} series, {slices} slices "
+            f"({self.added_series} series, {self.added_slices} slices new)",
             f"{sum(counts.values())} files met: "
             + ", ".join(f"{number} {status}" for status, number in counts.items()),
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,7 +91,7 @@ def scan_files(paths: Sequence[str]) -> list[FileScan]:
 def _scan_file(path: str) -> FileScan:
     name = Path(path).name.lower()
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not stat.S_ISREG(Path(path).stat().st_mode):
             return FileScan(
                 path, refusal=RefusedFile(path, "not a file", "neither a file nor a folder, so it was not opened")
             )
@@ -163,7 +162,7 @@ def read_series(job: SeriesJob, salt: bytes) -> SeriesResult:
 
 
 def source_number(pseudonyms: Pseudonyms, origin: str) -> int:
-    """The number that stands for the origin of a slice (SOP instance UID, or file hash and slice number) in the store."""
+    """What stands in the store for the origin of a slice: its SOP instance UID, or file hash and slice number."""
     return pseudonyms.number("source", origin)
 
 

@@ -107,7 +107,8 @@ def read_nifti_labels(path: str | Path, like: CtVolume | str | Path) -> np.ndarr
     distance = float(np.linalg.norm((corners @ (stack_affine(stack.planes) - affine).T)[:, :3], axis=1).max())
     if distance > 0.5 * min(stack.planes[0].spacing):
         raise DataError(
-            f"{path} lies up to {distance:.1f} mm away from {name}, use the image that it was drawn on or mend its affine"
+            f"{path} lies up to {distance:.1f} mm away from {name}, "
+            "use the image that it was drawn on or mend its affine"
         )
     values = (
         np.rint(stack.stored * stack.slope + stack.intercept)
@@ -152,10 +153,11 @@ def open_nifti(path: str | Path) -> NiftiStack:
 
 def _load(path: Path) -> tuple[np.ndarray, Any]:
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         if not isinstance(image, (nib.Nifti1Image, nib.Nifti1Pair, nib.Nifti2Image)):
             raise RefusedFile(path, "not NIfTI", "is not a NIfTI-1 or NIfTI-2 file, convert it")
-        return np.asanyarray(image.dataobj.get_unscaled()), image
+        proxy: Any = image.dataobj
+        return np.asanyarray(proxy.get_unscaled()), image
     except FileNotFoundError as error:
         raise RefusedFile(path, "unreadable", "does not exist, check the path") from error
     except PermissionError as error:
@@ -223,7 +225,7 @@ def check_hounsfield(stack: NiftiStack) -> None:
 
 
 def _value_summary(stack: NiftiStack) -> tuple[float, float, bool, bool]:
-    """Minimum, maximum, whether all values are whole, whether they are at most 150 different ones; slice by slice to bound memory."""
+    """Minimum, maximum, whether all are whole, whether at most 150 differ; slice by slice to bound memory."""
     low, high, whole, seen = np.inf, -np.inf, True, np.zeros(256, dtype=bool)
     for plane in stack.stored:
         values = plane if (stack.slope, stack.intercept) == (1.0, 0.0) else plane * stack.slope + stack.intercept

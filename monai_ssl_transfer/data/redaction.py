@@ -13,18 +13,19 @@ from typing import Any
 
 from monai_ssl_transfer.errors import DataError
 
-HARMLESS_WORDS = frozenset(
-    """
-    a abdomen abdominal acquisition and annotation annotations arterial axial bone body brain case cases chest contrast coronal ct cta
-    ctbr data dataset dcm delayed dicom dicomdir dir ed enhanced example examples exam export extremities file files frame gz head hip
-    hu ibsi idc image images imagestr imagests img imaging ima json jpg jpeg kidney label labels labelstr labelsts layout left lesion
-    level lidc lits liver localizer lung lungs mask masks mm mr mri msd multiframe native neck nii nifti no noise nrrd of patient
-    patients pelvis phase png portal raw recon region report right rtstruct scan scans scout seg segmentation segmentations series
-    set slice slices small soft spine sts study studies test thorax tilt tissue totalsegmentator train trunk txt csv tsv md readme
-    license uneven gaps val validation venous volume volumes whole window with without xml zip tar phantom store real sagittal
-    transfer syntaxes pydicom dcmqi medical mnist segmented ge siemens philips toshiba rs
-    """.split()
-)
+_WORDS = """
+a abdomen abdominal acquisition and annotation annotations arterial axial body bone brain case cases chest
+compressed contrast coronal csv ct cta ctbr data dataset dcm dcmqi delayed dicom dicomdir dir ed enhanced exam
+example examples export extremities file files frame gaps ge gz head hip hu ibsi idc ima image images imagestr
+imagests imaging img jpeg jpg json kidney label labels labelstr labelsts layout left lesion level license lidc
+lits liver localizer lung lungs mask masks md medical mm mnist mr mri msd multiframe native neck nifti nii no
+noise nrrd of patient patients pelvis phantom phase philips pixel png portal pydicom raw readme real recon
+region report right rs rtstruct sagittal scan scans scout seg segmentation segmentations segmented series set
+siemens slice slices small soft spacing spine store sts studies study syntaxes tar test thorax tilt tissue
+toshiba totalsegmentator train transfer truncated trunk tsv txt uneven val validation venous volume volumes
+whole window with without xml zip
+"""
+HARMLESS_WORDS = frozenset(_WORDS.split())
 _TOKEN = re.compile(r"[^\W_]+")
 _DATE = re.compile(r"(?<!\d)\d{1,4}[-._ ]\d{1,2}[-._ ]\d{1,4}(?!\d)|(?<!\d)\d{6,}(?!\d)")
 
@@ -72,7 +73,8 @@ def open_salt(store: str | Path, store_has_series: bool) -> Pseudonyms:
         return Pseudonyms(salt)
     if store_has_series:
         raise DataError(
-            f"{file} is missing, so new scans cannot be told from those already in {store}; put the folder back or ingest into a new store"
+            f"{file} is missing, so new scans cannot be told from those already in {store}; "
+            "put the folder back or ingest into a new store"
         )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -98,7 +100,7 @@ def write_atomically(file: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def write_clear_names(store: str | Path, entries: Iterable[dict[str, Any]]) -> None:
-    """Add to ``files.jsonl`` beside the store which clear path stands behind which entry of the report; later entries replace earlier."""
+    """Note in ``files.jsonl`` beside the store which clear path stands behind which entry of the report."""
     file = private_folder(store) / "files.jsonl"
     known: dict[str, dict[str, Any]] = {}
     if file.exists():
@@ -108,11 +110,12 @@ def write_clear_names(store: str | Path, entries: Iterable[dict[str, Any]]) -> N
 
 
 class PathRedactor:
-    """Makes paths fit for a report: harmless imaging words and short numbers stay, everything else becomes a salted hash.
+    """Makes paths fit for a report: harmless imaging words and short numbers stay, all else becomes a salted hash.
 
     Args:
         pseudonyms: of the store.
-        identifiers: names, numbers, dates and UIDs met in the headers; a word or number that is part of one is hashed too.
+        identifiers: names, numbers, dates and UIDs met in the headers; a word or number that is part of one is hashed
+            too.
     """
 
     def __init__(self, pseudonyms: Pseudonyms, identifiers: Iterable[str]) -> None:
@@ -146,7 +149,10 @@ class PathRedactor:
 
 
 def _parts(identifiers: Iterable[str]) -> frozenset[str]:
-    """Words of the identifiers, and the stretches of 3 to 5 digits in them; a UID's short components are too common to tell anything."""
+    """Words of the identifiers, and the stretches of 3 to 5 digits in them.
+
+    Of a UID only components of 4 digits and more count: shorter ones are in every UID and would hash every small number.
+    """
     found: set[str] = set()
     for identifier in identifiers:
         words = [word.lower() for word in _TOKEN.findall(identifier)]

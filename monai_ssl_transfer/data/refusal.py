@@ -7,11 +7,11 @@ from pathlib import Path
 from monai_ssl_transfer.errors import DataError
 
 
-class RefusedFile(DataError):
+class RefusedFile(DataError):  # noqa: N818 - collected and reported far more often than raised
     """A file that cannot be used as a CT image.
 
-    Its message names the file; ``sentence`` alone never does, nor any value of the header that could identify a patient, so that it can
-    be written into a report beside a store.
+    Its message names the file; ``sentence`` alone never does, nor any value of the header that could identify a
+    patient, so that it can be written into a report beside a store.
 
     Args:
         path: the file.

@@ -14,11 +14,12 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class CtVolume:
-    """A CT scan in Hounsfield units: rows run to posterior, columns to the patient's left, slices from inferior to superior.
+    """A CT scan in HU: rows run to posterior, columns to the patient's left, slices from inferior to superior.
 
     Args:
         hu: (slices, rows, columns) int16 HU; nothing below -1024.
-        positions: (slices,) float64, mm along the normal of the slices, ascending; the true ones, also where gaps are uneven.
+        positions: (slices,) float64, mm along the normal of the slices, ascending; the true ones, also where gaps are
+            uneven.
         spacing: row and column spacing in mm.
         affine: (4, 4), maps (row, column, slice number) to RAS mm; nominal for uneven series.
         slice_spacing: median gap in mm, 0.0 for a single slice.
@@ -113,7 +114,7 @@ def to_hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 
 
 def slice_gaps(positions: np.ndarray) -> tuple[float, bool]:
-    """Median gap in mm and whether the gaps differ by more than 2 % (or 0.05 mm, which rounding of headers explains)."""
+    """Median gap in mm, and whether gaps differ from it by more than 2 % (or 0.05 mm, which headers may round off)."""
     if len(positions) < 2:
         return 0.0, False
     gaps = np.diff(np.asarray(positions, dtype=np.float64))
@@ -125,7 +126,8 @@ def stack_affine(planes: Sequence[Plane], thickness: float = 1.0) -> np.ndarray:
     """(4, 4) map from (row, column, slice number) to RAS mm for canonical planes in order.
 
     Args:
-        planes: canonical planes from inferior to superior; the mean step from the first to the last is used, so gantry tilt is a shear.
+        planes: canonical planes from inferior to superior; the mean step from the first to the last is used, so gantry
+            tilt is a shear.
         thickness: mm, the step of a single slice.
     """
     first, last = planes[0], planes[-1]
