@@ -114,7 +114,8 @@ class Trunk:
         breath = self.near(8)
         right = DIAPHRAGM_TOP + breath - 82 * (((x + 62) / 74) ** 2 + ((y + 6) / 88) ** 2)
         left = DIAPHRAGM_TOP - 14 + breath - 82 * (((x - 66) / 70) ** 2 + ((y + 2) / 88) ** 2)
-        return np.maximum(np.maximum(right, left), 350) - z
+        middle = 438 + breath - 70 * (((x - 4) / 62) ** 2 + ((y + 30) / 80) ** 2)  # the tendon under the heart
+        return np.maximum(np.maximum(right, left), np.maximum(middle, 350)) - z
 
     def paint(self) -> None:
         """Paint everything except the organs of the upper abdomen (``phantom_liver``)."""
@@ -273,7 +274,7 @@ class Trunk:
                 self._loop(centre, (self.vary(20), self.vary(19), self.vary(20)), 0.6)  # type: ignore[arg-type]
 
     def _loop(self, centre: tuple[float, float, float], radii: tuple[float, float, float], gas: float) -> None:
-        """One bowel loop: a wall, then liquid, contrast medium or stool, perhaps gas on top (the patient lies supine)."""
+        """One bowel loop: a wall, then liquid, contrast medium or stool, perhaps gas on top (patient supine)."""
         canvas, rng = self.canvas, self.rng
         wall = canvas.ellipsoid(centre, radii, rng.uniform(-0.8, 0.8))
         if not wall.depth.size:

@@ -26,7 +26,7 @@ def _liver(trunk: Trunk) -> None:
     length = trunk.vary(96, 0.08) - low / 2
     right = canvas.ellipsoid((-64, -6 + trunk.near(5), 378 + low), (trunk.vary(70), trunk.vary(84), length))
     reach = float(rng.choice([rng.uniform(0.6, 0.9), rng.uniform(0.9, 1.2)]))
-    left = canvas.ellipsoid((-6 + 10 * reach, -52, 408 + trunk.near(5)), (66 * reach, trunk.vary(34), trunk.vary(40)))
+    left = canvas.ellipsoid((-6 + 10 * reach, -52, 400 + trunk.near(5)), (66 * reach, trunk.vary(34), trunk.vary(40)))
     depth = np.full(canvas.frame.shape, -50.0, np.float32)
     for lobe in (right, left):
         depth[lobe.box] = np.maximum(depth[lobe.box], lobe.depth)
