@@ -1,10 +1,10 @@
-"""Collecting embeddings from all processes, so that a loss is the same however a batch is split."""
+"""Embeddings across processes, so that a loss is the same however a batch is split."""
 
 from __future__ import annotations
 
 import torch
 from lightly.utils import dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:
@@ -20,5 +20,37 @@ def gather_with_gradient(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gather_detached(x: Tensor) -> Tensor:
-    """Concatenate `(B, D)` of all ranks, in rank order, without gradient."""
+    """Concatenate `(B, ...)` of all ranks, in rank order, without gradient."""
     return gather_with_gradient(x.detach())
+
+
+@torch.no_grad()
+def encode_interleaved(network: nn.Module, x: Tensor, groups: int = 1) -> Tensor:
+    """Encode a batch in groups that are spread over the whole batch, across ranks if there are several.
+
+    Batch norm then mixes other images than it does for contiguous groups, so that its statistics do not tell which
+    key belongs to which query. That is the aim of MoCo's shuffling BN (He et al. 2020, arXiv 1911.05722, section 3.3);
+    a fixed stride does it without random numbers, since the order of images is random already.
+
+    Args:
+        network: maps `(N, C, H, W)` to `(N, D)`.
+        x: `(B, C, H, W)`, B the same on all ranks.
+        groups: groups per process when there is one process; with several processes each of them is a group.
+
+    Returns:
+        `(B, D)` in the order of x, without gradient.
+    """
+    world, rank = dist.world_size(), dist.rank()
+    if world == 1:
+        return _weave([network(x[group::groups]) for group in range(groups)])
+    encoded = gather_detached(network(gather_detached(x)[rank::world]))
+    return _weave(list(encoded.chunk(world)))[rank * len(x) : (rank + 1) * len(x)]
+
+
+def _weave(groups: list[Tensor]) -> Tensor:
+    """The inverse of splitting rows with a stride of `len(groups)`."""
+    total = sum(len(group) for group in groups)
+    woven = groups[0].new_empty((total, *groups[0].shape[1:]))
+    for number, group in enumerate(groups):
+        woven[number :: len(groups)] = group
+    return woven

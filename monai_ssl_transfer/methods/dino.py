@@ -1,0 +1,158 @@
+"""DINO: a student sees many crops and predicts what its own moving average says about the two large ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from lightly.loss import DINOLoss
+from lightly.models.modules.heads import DINOProjectionHead
+from torch import Tensor, nn
+
+from monai_ssl_transfer.methods.base import SSLMethod, check_views, encode_by_size, full_precision
+from monai_ssl_transfer.methods.momentum import cosine_to_one, follow, momentum_copy
+
+GLOBAL_VIEWS = 2
+
+
+@dataclass(frozen=True)
+class DINOHeadOptions:
+    """Shape of DINO's projection head.
+
+    Args:
+        hidden_dim: width of its two hidden layers.
+        bottleneck_dim: length of the normalised vector before the prototypes.
+        batch_norm: batch norm in the hidden layers; the authors use none.
+    """
+
+    hidden_dim: int = 2048
+    bottleneck_dim: int = 256
+    batch_norm: bool = False
+
+
+@dataclass(frozen=True)
+class DINOSchedule:
+    """Momentum and temperatures of DINO; fractions are of the whole training.
+
+    Args:
+        momentum: of the teacher at the start; rises to 1 along a cosine.
+        student_temperature: sharpness of the student's distribution.
+        teacher_temperature: sharpness of the teacher's, after the warm-up.
+        warmup_temperature: sharpness of the teacher's at the start.
+        warmup: fraction of the training over which the teacher's temperature moves linearly.
+        freeze_last_layer: fraction during which the prototypes stand still; the authors freeze the first epoch,
+            which is 0.01 of 100 epochs.
+        centre_momentum: of the moving average of the teacher's outputs.
+    """
+
+    momentum: float = 0.996
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.04
+    warmup_temperature: float = 0.04
+    warmup: float = 0.0
+    freeze_last_layer: float = 0.01
+    centre_momentum: float = 0.9
+
+    def teacher_temperature_at(self, progress: float) -> float:
+        """The teacher's temperature at a position (0 to 1) in the training."""
+        share = min(progress / self.warmup, 1.0) if self.warmup > 0 else 1.0
+        return self.warmup_temperature + share * (self.teacher_temperature - self.warmup_temperature)
+
+
+class DINO(SSLMethod):
+    """DINO (Caron et al. 2021, arXiv 2104.14294): self-distillation with centring and sharpening, multi-crop.
+
+    The first two views are the global ones, which also the teacher sees; any number of local ones may follow. The
+    teacher is the encoder to transfer (`transfer_encoder`).
+
+    With little data (under some 20,000 images) 1,024 prototypes and a teacher that follows faster (momentum 0.99) are
+    safer than the authors' values, which are the defaults. If the loss stays at ln(prototypes), lower the teacher's
+    temperature; if the teacher's entropy falls to 0, raise it.
+
+    Args:
+        encoder: the encoder to pretrain.
+        prototypes: output dimensions K of the head.
+        schedule: momentum and temperatures.
+        head: shape of the head.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        prototypes: int = 65536,
+        schedule: DINOSchedule | None = None,
+        head: DINOHeadOptions | None = None,
+    ):
+        super().__init__(encoder)
+        self.prototypes = prototypes
+        self.schedule = schedule or DINOSchedule()
+        self.teacher_encoder = momentum_copy(encoder)
+        self.projection_head = self._new_head(head or DINOHeadOptions())
+        # A head with weight norm cannot be deep-copied.
+        self.teacher_projection_head = self._new_head(head or DINOHeadOptions()).requires_grad_(False)
+        self.teacher_projection_head.load_state_dict(self.projection_head.state_dict())
+        self.criterion = DINOLoss(
+            output_dim=prototypes,
+            student_temp=self.schedule.student_temperature,
+            center_momentum=self.schedule.centre_momentum,
+        )
+        self._last_layer_frozen = False
+        # Zero gradients, not a frozen parameter: DDP wants a gradient from the same parameters in every step.
+        self.projection_head.last_layer.weight_v.register_hook(
+            lambda gradient: torch.zeros_like(gradient) if self._last_layer_frozen else gradient
+        )
+
+    def _new_head(self, options: DINOHeadOptions) -> DINOProjectionHead:
+        return DINOProjectionHead(
+            self.encoder.num_features,
+            options.hidden_dim,
+            options.bottleneck_dim,
+            self.prototypes,
+            batch_norm=options.batch_norm,
+            norm_last_layer=True,
+        )
+
+    @property
+    def transfer_encoder(self) -> nn.Module:
+        """The teacher, which is better than the student throughout the training (section 5.1 of the paper)."""
+        return self.teacher_encoder
+
+    @property
+    def collapsed_loss(self) -> float:
+        """ln K: teacher and student are uniform over the prototypes."""
+        return math.log(self.prototypes)
+
+    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+        """See `SSLMethod.forward`; the first two views are the global ones and must have one size."""
+        check_views("DINO", views, minimum=GLOBAL_VIEWS)
+        self._last_layer_frozen = progress < self.schedule.freeze_last_layer
+        temperature = self.schedule.teacher_temperature_at(progress)
+        embeddings = encode_by_size(self.encoder, views)
+        student = self.projection_head(embeddings).float()
+        with torch.no_grad():
+            teacher = self.teacher_projection_head(encode_by_size(self.teacher_encoder, views[:GLOBAL_VIEWS])).float()
+        with full_precision(student.device):
+            entropy = _entropy(teacher.chunk(GLOBAL_VIEWS)[0] - self.criterion.center[0], temperature)
+            loss = self.criterion(
+                list(teacher.chunk(GLOBAL_VIEWS)), list(student.chunk(len(views))), teacher_temp=temperature
+            )
+        return {
+            "loss": loss,
+            "embedding": embeddings[: len(views[0])].detach(),
+            "teacher_entropy": entropy,
+            "teacher_temperature": torch.tensor(temperature),
+        }
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher."""
+        momentum = cosine_to_one(self.schedule.momentum, progress)
+        follow(self.encoder, self.teacher_encoder, momentum)
+        follow(self.projection_head, self.teacher_projection_head, momentum)
+
+
+@torch.no_grad()
+def _entropy(logits: Tensor, temperature: float) -> Tensor:
+    """Mean entropy in nats of `softmax(logits / temperature)` over the rows of `(B, K)`."""
+    log_probability = nn.functional.log_softmax(logits / temperature, dim=1)
+    return -(log_probability.exp() * log_probability).sum(dim=1).mean()
