@@ -25,8 +25,8 @@ def liver_cases(dataset_dir: str | Path, *, unlabelled: bool = False) -> list[di
 
     Args:
         dataset_dir: folder of the data set, or a single NIfTI file where ``unlabelled``.
-        unlabelled: list what can be segmented instead: every image, also ``test-volume-N``, ``imagesTs`` and, where a folder
-            has neither layout, every NIfTI file that is no label; labels are left out.
+        unlabelled: list what can be segmented instead: every image, also ``test-volume-N``, ``imagesTs`` and, where a
+            folder has neither layout, every NIfTI file that is no label; labels are left out.
 
     Returns:
         One dict per case in numeric order: ``{"case": "0", "image": path, "label": path}``, without ``label`` when
