@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-import struct
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from monai_ssl_transfer.data.body_part import body_part_from_tags
+from monai_ssl_transfer.data.dicom_file import identifiers_of, open_header, transfer_syntax_of
 from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.data.volume import MAXIMUM_TILT_DEGREES, Plane
-
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 _IMAGE_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",  # CT
@@ -37,35 +32,6 @@ _OTHER_OBJECTS = {
     "REG": "a registration, not an image",
     "DOC": "a document, not an image",
 }
-_IDENTIFIERS = """
-PatientName PatientID OtherPatientIDs OtherPatientNames PatientBirthName AccessionNumber StudyID
-PatientBirthDate StudyDate SeriesDate AcquisitionDate ContentDate StudyInstanceUID SeriesInstanceUID
-SOPInstanceUID FrameOfReferenceUID ReferringPhysicianName PerformingPhysicianName OperatorsName
-NameOfPhysiciansReadingStudy DeviceSerialNumber PatientAddress
-"""
-_GEOMETRY = """
-SOPClassUID Modality ImageType Rows Columns SamplesPerPixel PhotometricInterpretation NumberOfFrames
-BitsAllocated BitsStored PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope
-RescaleIntercept PixelSpacing ImagePositionPatient ImageOrientationPatient SliceThickness AcquisitionNumber
-TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase ConvolutionKernel AcquisitionTime
-InstanceNumber BodyPartExamined StudyDescription SeriesDescription ProtocolName SharedFunctionalGroupsSequence
-PerFrameFunctionalGroupsSequence DirectoryRecordSequence
-"""
-# what pydicom raises on bytes that are not what they claim to be
-_PARSING_ERRORS = (
-    InvalidDicomError,
-    NotImplementedError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-HEADER_TAGS = [*_IDENTIFIERS.split(), *_GEOMETRY.split()]
 
 
 @dataclass(frozen=True)
@@ -109,25 +75,19 @@ class SliceHeader:
         )
 
 
+# In this order they are tried to tell slices at one position apart; some names are those of enhanced objects.
 ACQUISITION_KEYS = (
     "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
     "NominalPercentageOfCardiacPhase",
     "TriggerTime",
     "AcquisitionNumber",
+    "FrameAcquisitionNumber",
+    "StackID",
     "ConvolutionKernel",
     "ImageType",
     "AcquisitionTime",
 )
-
-
-def looks_like_dicom(start: bytes) -> bool:
-    """Whether the first 132 bytes of a file are DICOM's: the preamble, or a data set that begins with group 2 or 8."""
-    if start[128:132] == b"DICM":
-        return True
-    group, element = struct.unpack("<HH", start[:4]) if len(start) >= 8 else (0, 0)
-    if group in (2, 8) and element <= 0x0018:
-        return True
-    return start[:4] in (b"\x00\x08\x00\x05", b"\x00\x08\x00\x08", b"\x00\x08\x00\x00")
 
 
 def read_header(path: str | Path) -> tuple[tuple[SliceHeader, ...], frozenset[str]]:
@@ -144,65 +104,6 @@ def read_header(path: str | Path) -> tuple[tuple[SliceHeader, ...], frozenset[st
     """
     dataset, offset = open_header(path)
     return headers_of(str(path), dataset, offset), identifiers_of(dataset)
-
-
-def open_header(path: str | Path) -> tuple[Dataset, int]:
-    """The parsed header without pixels, and the place of the pixel bytes (-1: unknown, -2: there are none)."""
-    path = Path(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with path.open("rb") as file:
-                dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=HEADER_TAGS)
-                syntax = _transfer_syntax(dataset)
-                return dataset, -1 if syntax == "1.2.840.10008.1.2.1.99" else _pixel_offset(file, syntax)
-        except OSError as error:
-            raise RefusedFile(
-                path, "unreadable", f"cannot be read ({type(error).__name__}), check its rights"
-            ) from error
-        except _PARSING_ERRORS as error:
-            raise RefusedFile(path, "damaged header", "its DICOM header is damaged, export the file again") from error
-
-
-def _transfer_syntax(dataset: Dataset) -> str:
-    meta = getattr(dataset, "file_meta", None)
-    syntax = meta.get("TransferSyntaxUID", None) if meta is not None else None
-    if syntax:
-        return str(syntax)
-    implicit, little = dataset_encoding(dataset)
-    if not little:
-        return "1.2.840.10008.1.2.2"
-    return "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1"
-
-
-def dataset_encoding(dataset: Dataset) -> tuple[bool, bool]:
-    """Whether a parsed data set was implicit VR and little endian (pydicom 2.4 and 3 name these differently)."""
-    encoding = getattr(dataset, "original_encoding", None)
-    if encoding is None:
-        encoding = (dataset.is_implicit_VR, dataset.is_little_endian)
-    implicit, little = encoding
-    return bool(implicit) if implicit is not None else True, bool(little) if little is not None else True
-
-
-def _pixel_offset(file: BinaryIO, syntax: str) -> int:
-    """Offset of the first pixel byte when the file stands at the PixelData tag; -2 when no element follows."""
-    start = file.read(12)
-    big = syntax == "1.2.840.10008.1.2.2"
-    if len(start) < 8:
-        return -2
-    if struct.unpack(">HH" if big else "<HH", start[:4]) != (0x7FE0, 0x0010):
-        return -1
-    return file.tell() if start[4:6] in (b"OW", b"OB") else file.tell() - 4
-
-
-def identifiers_of(dataset: Dataset) -> frozenset[str]:
-    """Names, numbers, dates and UIDs of a header that may identify a person or an examination."""
-    found: set[str] = set()
-    for name in _IDENTIFIERS.split():
-        value = dataset.get(name, None)
-        values = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
-        found.update(str(item).strip() for item in values if item not in (None, ""))
-    return frozenset(found - {""})
 
 
 def headers_of(path: str, dataset: Dataset, offset: int) -> tuple[SliceHeader, ...]:
@@ -249,6 +150,11 @@ def _check_pixels(path: str, dataset: Dataset) -> None:
         raise RefusedFile(path, "colour pixels", "has colour pixels, not one HU value per pixel")
     if int(dataset.get("BitsAllocated", 0) or 0) not in (8, 16, 32):
         raise RefusedFile(path, "bit depth", "its pixels are not of 8, 16 or 32 bits")
+    stored = int(dataset.get("BitsStored", 0) or dataset.BitsAllocated)
+    if not 1 <= stored <= dataset.BitsAllocated or int(dataset.get("HighBit", stored - 1)) != stored - 1:
+        raise RefusedFile(path, "bit depth", "its bits stored, bits allocated and high bit do not fit together")
+    if str(dataset.get("RescaleType", "") or "").strip().upper() in {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}:
+        raise RefusedFile(path, "not in HU", "its values are another quantity (density, atomic number), not HU")
 
 
 def _check_geometry(header: SliceHeader) -> None:
@@ -333,7 +239,7 @@ def _slice(path: str, dataset: Dataset, places: list[Dataset], frame: int, offse
         bits_stored=int(dataset.get("BitsStored", bits) or bits),
         signed=signed,
         padding=_padding(dataset, signed, bits),
-        transfer_syntax=_transfer_syntax(dataset),
+        transfer_syntax=transfer_syntax_of(dataset),
         pixel_offset=offset,
         acquisition=tuple("\\".join(map(str, _multi(_value(places, name)))) for name in ACQUISITION_KEYS),
         body_part=_body_part(places),

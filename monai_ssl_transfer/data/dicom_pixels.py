@@ -35,32 +35,36 @@ def read_hu(header: SliceHeader) -> np.ndarray:
     Raises:
         RefusedFile: pixels are missing, cut short, or in a transfer syntax that cannot be decoded.
     """
-    stored = read_stored(header)
+    raw = _read_raw(header)
+    stored = _sign(raw, header.bits_stored, header.signed)
     hu = to_hu(stored, header.slope, header.intercept)
     if header.padding is not None:
         low, high = header.padding
-        hu[(stored >= low) & (stored <= high)] = AIR
+        # some writers use a padding value beyond the bits stored, so the untouched pixel is compared as well
+        padded = (stored >= low) & (stored <= high) | (raw == low % (1 << header.bits_allocated))
+        hu = np.where(padded, np.int16(AIR), hu)
     return hu
 
 
 def read_stored(header: SliceHeader) -> np.ndarray:
     """Stored values of one slice, sign and unused high bits put right; (rows, columns) integer."""
+    return _sign(_read_raw(header), header.bits_stored, header.signed)
+
+
+def _read_raw(header: SliceHeader) -> np.ndarray:
+    """Pixels as unsigned numbers of the bits allocated."""
     try:
         if header.transfer_syntax in _NATIVE:
-            values = _read_native(header)
-        elif header.transfer_syntax in _DECODABLE:
-            values = _decode(header)
-        else:
-            raise RefusedFile(
-                header.path,
-                "transfer syntax",
-                "its compression cannot be decoded here, decompress it first (gdcmconv --raw)",
-            )
+            return _read_native(header)
+        if header.transfer_syntax in _DECODABLE:
+            return _decode(header)
     except OSError as error:
         raise RefusedFile(
             header.path, "unreadable", f"cannot be read ({type(error).__name__}), check its rights"
         ) from error
-    return _sign(values, header.bits_stored, header.signed)
+    raise RefusedFile(
+        header.path, "transfer syntax", "its compression cannot be decoded here, run gdcmconv --raw on it first"
+    )
 
 
 def _sign(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
@@ -131,7 +135,7 @@ def _frames(path: str) -> list[bytes]:
 def _decode(header: SliceHeader) -> np.ndarray:
     """Decode one compressed frame with GDCM.
 
-    It gets a minimal file of the pixels alone: without a slope, so that nothing is rescaled twice, and without the patient.
+    It gets a minimal file of the pixels alone: no slope, so that nothing is rescaled twice, and no patient.
     """
     frame = _compressed_frame(header)
     with tempfile.TemporaryDirectory(prefix="ssl-transfer-") as folder:

@@ -19,10 +19,11 @@ from tqdm import tqdm
 from monai_ssl_transfer.data.body_part import BodyPart, read_labels_csv
 from monai_ssl_transfer.data.dicom_series import group_slices
 from monai_ssl_transfer.data.ingest_account import Account
-from monai_ssl_transfer.data.ingest_report import IngestReport, read_report
+from monai_ssl_transfer.data.ingest_report import REPORT_NAME, IngestReport, read_report
 from monai_ssl_transfer.data.ingest_worker import (
     FileScan,
     SeriesJob,
+    follow_parent,
     read_series,
     scan_files,
     series_key,
@@ -78,10 +79,8 @@ def ingest_ct(
         jobs = plan_jobs(scans, labels, source, account)
         _run_jobs(pool, jobs, writer, stored, account, workers, progress)
         report = account.finish(StoredSeries(store).note, scans)
-    if not report.series:
-        raise DataError(
-            f"nothing in {source} could be kept, see {store / 'ingest_report.json'} for the reasons\n{report.summary()}"
-        )
+    if not account.kept_any:
+        raise DataError(f"nothing in {source} could be kept, see {store / REPORT_NAME} for the reason of each file")
     return report
 
 
@@ -137,7 +136,9 @@ def _processes(workers: int) -> Iterator[ProcessPoolExecutor | None]:
         yield None
         return
     # spawn: forking a process that has threads (tqdm, BLAS) may hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent
+    ) as pool:
         try:
             yield pool
         except BrokenProcessPool as error:
@@ -230,7 +231,7 @@ def _run_jobs(
             fresh.append(job)
         else:
             probes += account_for_stored(job, stored, account)
-    with tqdm(total=sum(map(_slices, fresh)), desc="reading slices", unit="slice", disable=not progress) as bar:
+    with tqdm(total=sum(map(_files, fresh)), desc="reading scans", unit="file", disable=not progress) as bar:
         results = _in_order(pool, read_series, ((job, salt) for job in fresh), workers + 1)
         for job, result in zip(fresh, results, strict=True):
             for entry, slices in result.series:
@@ -238,12 +239,12 @@ def _run_jobs(
                     writer.append(entry, slices)
                     account.added(len(slices))
             account.take(result)
-            bar.update(_slices(job))
+            bar.update(_files(job))
     for result in _in_order(pool, read_series, ((job, salt) for job in probes), workers + 1):
         account.take_late(result)
 
 
-def _slices(job: SeriesJob) -> int:
+def _files(job: SeriesJob) -> int:
     return len(job.group.slices) if job.group is not None else 1
 
 

@@ -54,6 +54,11 @@ class Account:
             if entry.status == KEPT:
                 self._claims.setdefault(entry.series, set()).add(entry.id)
 
+    @property
+    def kept_any(self) -> bool:
+        """Whether this run met a file whose slices are in the store now."""
+        return any(outcome.series for outcome in self._outcomes.values())
+
     def added(self, slices: int) -> None:
         """Count a series that this run put into the store."""
         self._report.added_series += 1

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 import stat
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 
 from monai_ssl_transfer.data.body_part import BodyPart
 from monai_ssl_transfer.data.dicom import read_slice, resolve_clashes, series_geometry
-from monai_ssl_transfer.data.dicom_header import SliceHeader, headers_of, identifiers_of, looks_like_dicom, open_header
+from monai_ssl_transfer.data.dicom_file import identifiers_of, looks_like_dicom, open_header
+from monai_ssl_transfer.data.dicom_header import SliceHeader, headers_of
 from monai_ssl_transfer.data.dicom_series import SliceGroup
 from monai_ssl_transfer.data.nifti import check_hounsfield, open_nifti
 from monai_ssl_transfer.data.redaction import Pseudonyms
@@ -81,6 +86,18 @@ class SeriesResult:
 
 _JUNK = {".ds_store", "thumbs.db", "desktop.ini"}
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
+
+
+def follow_parent() -> None:
+    """Let this worker die with its parent: after a SIGKILL of the parent it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def scan_files(paths: Sequence[str]) -> list[FileScan]:

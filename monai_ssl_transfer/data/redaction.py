@@ -151,7 +151,7 @@ class PathRedactor:
 def _parts(identifiers: Iterable[str]) -> frozenset[str]:
     """Words of the identifiers, and the stretches of 3 to 5 digits in them.
 
-    Of a UID only components of 4 digits and more count: shorter ones are in every UID and would hash every small number.
+    Of a UID only components of 4 digits and more count: shorter ones are so common that they tell nothing.
     """
     found: set[str] = set()
     for identifier in identifiers:
