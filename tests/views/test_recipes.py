@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from monai_ssl_transfer.errors import TrainingError
+from monai_ssl_transfer.views.recipes import ColourJitter, HUJitter, ViewRecipe, dino_recipe, recipe
+
+
+def test_simclr_has_the_published_values() -> None:
+    first, second = recipe("simclr", "rgb")
+    assert first == second
+    assert (first.size, first.scale, first.flip, first.grayscale) == (224, (0.08, 1.0), 0.5, 0.2)
+    assert first.jitter == ColourJitter(0.8, 0.8, 0.8, 0.8, 0.2)
+    assert (first.blur, first.blur_sigma, first.solarize) == (0.5, (0.1, 2.0), 0.0)
+
+
+def test_moco_v2_has_the_published_values() -> None:
+    views = recipe("moco_v2", "rgb")
+    assert views == recipe("moco", "rgb")
+    assert len(views) == 2
+    assert views[0].scale == (0.2, 1.0)
+    assert views[0].jitter == ColourJitter(0.8, 0.4, 0.4, 0.4, 0.1)
+
+
+@pytest.mark.parametrize(("encoder", "middle"), [("vit_small", 0.4), ("resnet50", 0.14)])
+def test_dino_has_the_published_values(encoder: str, middle: float) -> None:
+    views = recipe("dino", "rgb", encoder=encoder)
+    assert [v.size for v in views] == [224] * 2 + [96] * 8
+    assert [v.scale for v in views] == [(middle, 1.0)] * 2 + [(0.05, middle)] * 8
+    assert [v.blur for v in views] == [1.0, 0.1] + [0.5] * 8
+    assert [v.solarize for v in views] == [0.0, 0.2] + [0.0] * 8
+    assert {v.jitter for v in views} == {ColourJitter(0.8, 0.4, 0.4, 0.2, 0.1)}
+    assert {v.interpolation for v in views} == {"bicubic"}
+
+
+@pytest.mark.parametrize("method", ["simclr", "moco_v2", "dino"])
+def test_ct_keeps_geometry_and_replaces_colour(method: str) -> None:
+    for ct, rgb in zip(recipe(method, "ct"), recipe(method, "rgb"), strict=True):
+        assert (ct.size, ct.scale, ct.blur, ct.flip) == (rgb.size, rgb.scale, rgb.blur, rgb.flip)
+        assert isinstance(ct.jitter, HUJitter)
+        assert ct.grayscale == ct.solarize == 0
+
+
+def test_sizes_follow_the_image_size() -> None:
+    assert [v.size for v in recipe("dino", image_size=112)] == [112] * 2 + [48] * 8
+    assert recipe("simclr", image_size=64)[0].size == 64
+    assert len(dino_recipe(local_views=6)) == 8
+
+
+def test_bad_values_are_refused() -> None:
+    with pytest.raises(TrainingError, match="no recipe"):
+        recipe("byol")
+    with pytest.raises(TrainingError, match="no recipe"):
+        recipe("dino", "mri")
+    with pytest.raises(TrainingError, match="crop scale"):
+        ViewRecipe(scale=(0.5, 0.1))
+    with pytest.raises(TrainingError, match="interpolation"):
+        ViewRecipe(interpolation="lanczos")
+    with pytest.raises(TrainingError, match="blur_sigma"):
+        ViewRecipe(blur_sigma=(0.0, 1.0))
