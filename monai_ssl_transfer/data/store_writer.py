@@ -1,25 +1,27 @@
 """The slice store, write side: one writer at a time, each scan either whole in the store or not at all.
 
-The order of writing makes it so: the frames, then the slice records, then the one series record, each flushed to the disk
-before the next. A killed writer therefore leaves at most a tail that no series record knows, which the next writer cuts off.
+The order of writing makes it so: the frames, then the slice records, then the one series record, each flushed to the
+disk before the next. A killed writer therefore leaves at most a tail that no series record knows, and the next writer
+cuts it off.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
 import os
+import threading
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from monai_ssl_transfer.data.store import (
+from monai_ssl_transfer.data.store_format import (
     FORMAT_NAME,
     FORMAT_VERSION,
     HEADER_FILE,
@@ -32,94 +34,24 @@ from monai_ssl_transfer.data.store import (
     check_header,
     count_committed,
     map_records,
+    record_crc,
     shard_name,
 )
-from monai_ssl_transfer.data.store_frames import checksum, encode_image, encode_mask
+from monai_ssl_transfer.data.store_frames import EncodedSlice, encode_slice
 from monai_ssl_transfer.errors import DataError
+
+__all__ = ["EncodedSlice", "SliceStoreWriter", "StoreBusyError", "encode_slice"]
 
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 1 << 30
+# Stores that this process writes to, with its id, for a forked child inherits the table but not the locks.
+_own_locks: dict[Path, int] = {}
+_own_locks_guard = threading.Lock()
 
 
-@dataclass(frozen=True)
-class EncodedSlice:
-    """A slice as it goes into a shard, made in a worker process by `encode_slice`.
-
-    Attributes:
-        image: frame of the image.
-        image_crc: its checksum.
-        rows: height in pixels.
-        columns: width in pixels.
-        position: place along the normal in mm.
-        row_spacing: distance of the rows in mm.
-        column_spacing: distance of the columns in mm.
-        body_part: number of the body part, 255 = unknown.
-        label: class of the slice, -1 = none.
-        source: salted 64-bit hash of the slice's origin.
-        mask: frame of the mask, empty = no mask.
-        mask_crc: its checksum.
-    """
-
-    image: bytes
-    image_crc: int
-    rows: int
-    columns: int
-    position: float
-    row_spacing: float
-    column_spacing: float
-    body_part: int
-    label: int
-    source: int
-    mask: bytes = b""
-    mask_crc: int = 0
-
-
-def encode_slice(
-    hu: np.ndarray,
-    *,
-    position: float,
-    spacing: tuple[float, float],
-    body_part: int = 255,
-    label: int = -1,
-    source: int = 0,
-    mask: np.ndarray | None = None,
-) -> EncodedSlice:
-    """Compress one slice.
-
-    Args:
-        hu: (rows, columns) int16 in HU.
-        position: place along the normal in mm.
-        spacing: (row, column) spacing in mm.
-        body_part: number of the body part, 255 = unknown.
-        label: class of the slice, -1 = none.
-        source: salted 64-bit hash of where the slice came from.
-        mask: (rows, columns) uint8, stored beside the slice.
-
-    Raises:
-        DataError: If the array or its mask has another type or shape.
-    """
-    if hu.ndim != 2 or hu.dtype != np.int16 or not all(0 < size < 1 << 16 for size in hu.shape):
-        raise DataError(f"a slice must be a (rows, columns) int16 array in HU, not {hu.dtype} {hu.shape}: convert it first")
-    frame, mask_frame = encode_image(hu), b""
-    if mask is not None:
-        if mask.shape != hu.shape or mask.dtype != np.uint8:
-            raise DataError(f"a mask must be uint8 {hu.shape} like its slice, not {mask.dtype} {mask.shape}: convert it first")
-        mask_frame = encode_mask(mask)
-    return EncodedSlice(
-        image=frame,
-        image_crc=checksum(frame),
-        rows=hu.shape[0],
-        columns=hu.shape[1],
-        position=position,
-        row_spacing=spacing[0],
-        column_spacing=spacing[1],
-        body_part=int(body_part),
-        label=label,
-        source=source,
-        mask=mask_frame,
-        mask_crc=checksum(mask_frame) if mask_frame else 0,
-    )
+class StoreBusyError(DataError):
+    """Another process writes to the store."""
 
 
 class SliceStoreWriter:
@@ -129,7 +61,8 @@ class SliceStoreWriter:
         path: folder of the store; made if it is missing.
 
     Raises:
-        DataError: If another process writes to it, if the folder holds something else, or if committed data is missing.
+        StoreBusyError: If another process writes to it.
+        DataError: If the folder holds something else, or if committed data is missing.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -149,16 +82,27 @@ class SliceStoreWriter:
 
     def _failure(self, error: OSError) -> DataError:
         return DataError(
-            f"cannot write to the slice store {self.path} ({error.strerror or error}): free space or mend access and run the "
-            "same command again, every scan finished so far is kept"
+            f"cannot write to the slice store {self.path} ({error.strerror or error}): free space or mend access and "
+            "run the same command again, every scan finished so far is kept"
         )
 
     def _lock(self) -> None:
-        self._files[LOCK_FILE] = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._files[LOCK_FILE], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another process is writing to the slice store {self.path}: wait for it or stop it") from error
+        """Take the lock: released by the system when this process ends, also by SIGKILL while its children live on."""
+        busy = f"another process is writing to the slice store {self.path}: wait for it or stop it"
+        with _own_locks_guard:
+            # A record lock belongs to the process: it neither stops a second writer here nor outlives closing the file.
+            if _own_locks.get(self.path.resolve()) == os.getpid():
+                raise StoreBusyError(busy)
+            file = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(file)
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise StoreBusyError(busy) from error
+                raise
+            self._files[LOCK_FILE] = file
+            _own_locks[self.path.resolve()] = os.getpid()
 
     def _create(self) -> None:
         if not (self.path / HEADER_FILE).exists():
@@ -270,7 +214,7 @@ class SliceStoreWriter:
         self._shard_end, self._chain = end, chain
 
     def _undo(self, shard: int, shard_end: int) -> None:
-        """Back to the last commit. Cutting files needs no space; should it fail all the same, the next writer does it."""
+        """Back to the last commit. Cutting files needs no space; should it fail all the same, the next writer cuts."""
         self._shard_end = shard_end
         try:
             self._open_shard(shard)
@@ -298,7 +242,9 @@ class SliceStoreWriter:
     def _series_record(self, series: SeriesEntry, records: np.ndarray, shard_end: int) -> tuple[bytes, bytes]:
         for key in (series.series_key, series.patient_key):
             if len(key) != 32 or not key.isascii():
-                raise DataError(f"{key!r} is no 32-character key: give salted hashes, never names, to the store {self.path}")
+                raise DataError(
+                    f"{key!r} is no 32-character key: give salted hashes, never names, to the store {self.path}"
+                )
         if len(series.affine) != 16 or len(series.kind.encode()) > 8:
             raise DataError(f"series {series.series_key} needs 16 affine numbers and a kind of at most 8 letters")
         record = np.zeros((), SERIES_DTYPE)
@@ -310,15 +256,17 @@ class SliceStoreWriter:
         record["slices_crc"] = zlib.crc32(records.tobytes())
         chain = blake2b(self._chain + record.tobytes(), digest_size=16).digest()
         record["chain"] = np.void(chain)
-        fields = SERIES_DTYPE.fields or {}
-        record["crc"] = zlib.crc32(record.tobytes()[: fields["crc"][1]])
+        record["crc"] = record_crc(record.tobytes())
         return record.tobytes(), chain
 
     def close(self) -> None:
         """Let go of the store; everything appended is on the disk already."""
-        for file in self._files.values():
-            os.close(file)
-        self._files.clear()
+        with _own_locks_guard:
+            if LOCK_FILE in self._files:
+                _own_locks.pop(self.path.resolve(), None)
+            for file in self._files.values():
+                os.close(file)
+            self._files.clear()
 
     def __enter__(self) -> SliceStoreWriter:
         return self
