@@ -32,9 +32,10 @@ def _liver(trunk: Trunk) -> None:
         depth[lobe.box] = np.maximum(depth[lobe.box], lobe.depth)
     hollow_y = 44 + trunk.near(6)
     hollow = 46 * (np.sqrt(((x - 18) / 46) ** 2 + ((y - hollow_y) / 52) ** 2 + ((z - 345) / 120) ** 2) - 1)
+    kidney = 36 * (np.sqrt(((x + 54) / 36) ** 2 + ((y - 66) / 44) ** 2 + ((z - 325) / 78) ** 2) - 1)
     spine = 34 * (np.hypot(x / 32, (y - 52) / 40) - 1)
     below = 0.8 * (z - 300 - low + 0.75 * (x + 100) - 0.25 * (y + 60) * (x > -40))  # the oblique lower edge
-    surface = np.minimum.reduce([depth, hollow, spine, below]) + 2.2 * trunk.texture
+    surface = np.minimum.reduce([depth, hollow, kidney, spine, below]) + 2.2 * trunk.texture
     parenchyma = trunk.tissue.liver + rng.uniform(1.5, 5) * trunk.texture + rng.uniform(1, 4) * trunk.fine
     canvas.paint(canvas.whole(surface), parenchyma, code=LIVER, limit=trunk.abdomen)
     fissure = canvas.ellipsoid((-4, -72, 372), (4, 26, 40), 0.15)
@@ -144,7 +145,7 @@ def paint_tumours(trunk: Trunk, count: int) -> int:
         How many were painted: fewer when the volume shows no liver or the lesions fall on one another.
     """
     canvas, rng = trunk.canvas, trunk.rng
-    smallest = 1.4 * max(canvas.frame.spacing[1:])
+    smallest = max(4.5, 1.4 * max(canvas.frame.spacing[1:]))  # a lesion is seen in one slice at least
     painted = 0
     for _ in range(count):
         places = np.flatnonzero(canvas.organ == LIVER)
@@ -152,7 +153,7 @@ def paint_tumours(trunk: Trunk, count: int) -> int:
             break
         place = np.unravel_index(places[rng.integers(len(places))], canvas.organ.shape)
         centre = (float(canvas.x[place]), float(canvas.y[place]), float(canvas.z[place]))
-        radius = float(np.exp(rng.uniform(np.log(max(4.5, smallest)), np.log(32.0))))
+        radius = float(np.exp(rng.uniform(np.log(smallest), np.log(max(32.0, 1.5 * smallest)))))
         _tumour(trunk, centre, radius)
         painted += 1
     return painted
