@@ -1,10 +1,9 @@
-"""Fine-tuning: where the encoder comes from, which cases are used, and which model is kept."""
+"""Fine-tuning: where the encoder comes from, and which model is kept."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from monai_ssl_transfer.errors import DataError, TrainingError
+from monai_ssl_transfer.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -40,44 +39,11 @@ def initialise_encoder(network: nn.Module, encoder_weights: str | Path | None) -
     return str(encoder_weights)
 
 
-def choose_cases(
-    cases: Sequence[dict[str, Any]], train_cases: Sequence[Any] | None, validation_cases: Sequence[Any] | None
-) -> dict[str, list[dict[str, Any]]]:
-    """Divide cases by explicit names.
-
-    Args:
-        cases: dictionaries with "case".
-        train_cases: names to train on; None takes all that are not named for validation.
-        validation_cases: names to validate on; None takes all that are not named for training.
-
-    Returns:
-        {"train": [...], "validation": [...]} in the order of ``cases``.
-
-    Raises:
-        DataError: a name that is not there, or one that is on both sides.
-    """
-    names = [str(item["case"]) for item in cases]
-    train = None if train_cases is None else [str(name) for name in train_cases]
-    validation = None if validation_cases is None else [str(name) for name in validation_cases]
-    chosen_train = train if train is not None else [n for n in names if n not in (validation or [])]
-    chosen_validation = validation if validation is not None else [n for n in names if n not in chosen_train]
-    unknown = sorted((set(chosen_train) | set(chosen_validation)) - set(names))
-    if unknown:
-        raise DataError(f"case(s) {', '.join(unknown)} are not in the data set: choose from {', '.join(names)}.")
-    both = sorted(set(chosen_train) & set(chosen_validation))
-    if both:
-        raise DataError(f"case(s) {', '.join(both)} are in train_cases and validation_cases: keep each on one side.")
-    return {
-        "train": [item for item in cases if str(item["case"]) in chosen_train],
-        "validation": [item for item in cases if str(item["case"]) in chosen_validation],
-    }
-
-
 class BestModelSaver:
     """MONAI handler for the validation engine: keep the state dict of the best network, written atomically.
 
-    MONAI's CheckpointSaver writes over the old file, so that a kill at the wrong instant leaves no model at all; this handler writes
-    a temporary file, flushes it and renames it.
+    MONAI's CheckpointSaver writes over the old file, so that a kill at the wrong instant leaves no model at all; this
+    handler writes a temporary file, flushes it and renames it.
 
     Args:
         network: the plain network (not its DDP wrapper).
@@ -98,7 +64,9 @@ class BestModelSaver:
     def _completed(self, engine: Engine) -> None:
         metric = self.metric or getattr(engine.state, "key_metric_name", None)
         if metric not in engine.state.metrics:
-            raise TrainingError(f"validation gave no metric '{metric}', so no best model can be kept: add a key_metric.")
+            raise TrainingError(
+                f"validation gave no metric '{metric}', so no best model can be kept: add a key_metric."
+            )
         value = float(engine.state.metrics[metric])
         if self.best is None or value > self.best:
             self.best = value
@@ -131,7 +99,9 @@ def save_model(network: nn.Module, path: Path) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise TrainingError(f"the model could not be written to {path} ({error}): free space there and go on.") from error
+        raise TrainingError(
+            f"the model could not be written to {path} ({error}): free space there and go on."
+        ) from error
 
 
 def load_model(network: nn.Module, path: str | Path) -> None:

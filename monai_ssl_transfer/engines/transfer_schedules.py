@@ -152,3 +152,18 @@ class DecoderFirst:
 
 def _evaluation_mode(module: nn.Module, _: Any) -> None:
     module.eval()
+
+
+class DatasetEpoch:
+    """MONAI handler: tell a dataset that draws its items at random which epoch it is.
+
+    Args:
+        dataset: with ``set_epoch(epoch)``.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Connect to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda trainer: self.dataset.set_epoch(trainer.state.epoch))

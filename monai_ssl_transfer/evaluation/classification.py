@@ -87,7 +87,9 @@ def compute_classification_metrics(
     """
     count = len(class_names)
     if len(labels) == 0 or probabilities.shape != (len(labels), count):
-        raise DataError(f"{probabilities.shape} probabilities cannot be judged with {len(labels)} labels of {count} classes.")
+        raise DataError(
+            f"{probabilities.shape} probabilities cannot be judged with {len(labels)} labels of {count} classes."
+        )
     if labels.min() < 0 or labels.max() >= count:
         raise DataError(f"labels run from {labels.min()} to {labels.max()}, but there are only {count} classes.")
     if not np.isfinite(probabilities).all():

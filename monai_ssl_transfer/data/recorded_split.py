@@ -1,0 +1,42 @@
+"""The division that a training run used, written beside the run, so that its evaluation takes the same one unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from monai_ssl_transfer.errors import DataError
+
+
+def record_split(file: str | Path, names: Mapping[str, Sequence[str]]) -> None:
+    """Write the names (cases, patients) of every part; several ranks may do so at once.
+
+    Args:
+        file: JSON file, replaced when it exists.
+        names: names by part ("train", "validation").
+    """
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({part: list(listed) for part, listed in names.items()}, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def recorded_split(file: str | Path) -> dict[str, list[str]]:
+    """Read what `record_split` wrote.
+
+    Raises:
+        DataError: there is no such file, or it is no such record.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise DataError(
+            f"there is no {path}, which training writes: give --model_file of a run, or the cases themselves."
+        )
+    try:
+        content = json.loads(path.read_text())
+        return {part: [str(name) for name in content[part]] for part in ("train", "validation")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not the record of a division ({error!r}): give the cases themselves.") from error
