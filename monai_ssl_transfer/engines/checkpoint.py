@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -59,7 +59,6 @@ class ExactResumeHandler:
         folder: where the checkpoints lie, for example ``<output_dir>/checkpoints``.
         fingerprint: what must be the same for a run to go on: names to plain values.
         options: when to save and whether to go on.
-        stateful: handlers with ``state_dict`` and ``load_state_dict``, by position; their state is saved too.
     """
 
     def __init__(
@@ -67,12 +66,10 @@ class ExactResumeHandler:
         folder: str | Path,
         fingerprint: Mapping[str, Any],
         options: ResumeOptions | None = None,
-        stateful: Sequence[Any] = (),
     ) -> None:
         self.folder = Path(folder)
         self.fingerprint = {name: str(value) for name, value in fingerprint.items()}
         self.options = options or ResumeOptions()
-        self.stateful = list(stateful)
         self._signal: int | None = None
         self._previous: dict[int, Any] = {}
         self._saved = -1
@@ -109,8 +106,9 @@ class ExactResumeHandler:
         self._require_same_run(path, content)
         engine.method.load_state_dict(content["method"])
         engine.optimizer.load_state_dict(content["optimizer"])
-        for handler, state in zip(self.stateful, content["handlers"], strict=True):
-            handler.load_state_dict(state)
+        for name, handler in _stateful(engine).items():
+            if name in content["handlers"]:
+                handler.load_state_dict(content["handlers"][name])
         engine.state.iteration = engine.completed = self._saved = content["iteration"]
         engine.state.epoch = content["iteration"] // engine.state.epoch_length
         engine.last_checkpoint = str(path)
@@ -136,7 +134,7 @@ class ExactResumeHandler:
                 "iteration": engine.completed,
                 "method": engine.method.state_dict(),
                 "optimizer": engine.optimizer.state_dict(),
-                "handlers": [handler.state_dict() for handler in self.stateful],
+                "handlers": {name: handler.state_dict() for name, handler in _stateful(engine).items()},
                 "random": states,
             }
             write_checkpoint(path, content, self.options.keep)
@@ -203,6 +201,11 @@ class ExactResumeHandler:
                 f"{path} belongs to a run with other settings ({differences or 'format'}); choose another "
                 "--output_dir, or start anew in this one with --resume false."
             )
+
+
+def _stateful(engine: PretrainingTrainer) -> dict[str, Any]:
+    """The trainer's handlers that have a state, by the name of their class."""
+    return {type(one).__name__: one for one in engine.handlers if hasattr(one, "load_state_dict")}
 
 
 def _gathered(state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -15,8 +16,11 @@ from torch import nn
 from torch.nn import functional
 
 from monai_ssl_transfer.data.order import epoch_order
-from monai_ssl_transfer.data.slices import SliceDataset, collate_slices
+from monai_ssl_transfer.data.slices import SliceDataset
+from monai_ssl_transfer.engines.embedding import WholeSliceDataset, embed
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+from monai_ssl_transfer.errors import DataError
+from monai_ssl_transfer.weights import load_encoder_weights
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +119,12 @@ class OnlineKNNHandler:
     """Classifies labelled slices of the store by their nearest neighbours at the end of an epoch.
 
     ``engine.state.metrics`` gets ``knn_accuracy`` and ``knn_balanced_accuracy``. A store without labels from two
-    patients and two classes is reported once in the log, and the evaluation is left out.
+    patients and two classes is reported in the log, and the evaluation is left out.
 
     Args:
         encoder: gives (B, D); its mode is put back after the evaluation.
-        store: a ``SliceStore``.
-        to_channels: ``views.windows.HUToChannels`` or the like: HU (B, 1|3, H, W) -> float (B, C, H, W).
-        channels: as in ``SliceDataset``.
+        store: a ``SliceStore`` or the path of one.
+        channels: "windows", "single" or "neighbours".
         target: ``"label"``, ``"body_part"``, or ``"auto"``: labels where there are any.
         options: settings of the vote.
         seed: which patients are queries.
@@ -131,63 +134,78 @@ class OnlineKNNHandler:
         self,
         encoder: nn.Module,
         store: Any,
-        to_channels: Callable[[torch.Tensor], torch.Tensor],
         channels: str = "windows",
         target: str = "auto",
         options: KNNOptions | None = None,
         seed: int = 0,
     ) -> None:
         self.encoder = encoder
-        self.to_channels = to_channels
+        self.channels = channels
         self.options = options or KNNOptions()
-        self.dataset = SliceDataset(store, channels)
-        self.labels = _targets(self.dataset.store.index, target)
-        patients = np.asarray(self.dataset.store.patient_numbers())
+        self.store = SliceDataset(store, channels).store
+        self.labels = _targets(self.store.index, target)
+        patients = np.asarray(self.store.patient_numbers())
         bank, queries = split_by_patient(self.labels, patients, self.options.query_fraction, seed)
         self.bank, self.queries = _some(bank, self.options.bank, seed), _some(queries, self.options.queries, seed)
 
-    def attach(self, engine: PretrainingTrainer) -> None:
-        """Register on the trainer."""
-        if len(np.unique(self.labels[self.bank])) < 2 or not len(self.queries):
-            logger.info("online kNN is left out: it needs labelled slices of two patients and two classes")
-            return
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.options.interval), self.evaluate)
+    @property
+    def possible(self) -> bool:
+        """Whether there are labelled slices of two patients and two classes."""
+        return len(self.queries) > 0 and len(np.unique(self.labels[self.bank])) > 1
 
-    def evaluate(self, engine: PretrainingTrainer) -> None:
-        """Embed bank and queries with the encoder as it is now, vote, and write the metrics (on the first process)."""
+    def attach(self, engine: PretrainingTrainer) -> None:
+        """Register on the trainer (on the first process only)."""
         if idist.get_rank() > 0:
             return
-        device = engine.state.device
+        if self.possible:
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.options.interval), self.evaluate)
+        else:
+            logger.info("online kNN is left out: it needs labelled slices of two patients and two classes")
+
+    def evaluate(self, engine: PretrainingTrainer) -> None:
+        """Write the metrics of the encoder as it is now."""
+        engine.state.metrics |= self.scores(engine.state.device)
+
+    def scores(self, device: torch.device | str) -> dict[str, float]:
+        """Embed bank and queries, vote, compare with the truth.
+
+        Args:
+            device: where the encoder lives.
+
+        Returns:
+            ``knn_accuracy`` and ``knn_balanced_accuracy`` (mean recall over the classes among the queries).
+
+        Raises:
+            DataError: when the store has no labels to compare with.
+        """
+        if not self.possible:
+            raise DataError("kNN needs labelled slices of two patients and two classes; ingest with --labels.")
         bank, queries = self._embedded(self.bank, device), self._embedded(self.queries, device)
         classes, numbers = np.unique(self.labels[self.bank], return_inverse=True)
         votes = knn_classify(bank, torch.from_numpy(numbers).to(device), queries, len(classes), self.options)
         predicted, truth = classes[votes.cpu().numpy()], self.labels[self.queries]
         recalls = [float(np.mean(predicted[truth == one] == one)) for one in np.unique(truth)]
-        engine.state.metrics["knn_accuracy"] = float(np.mean(predicted == truth))
-        engine.state.metrics["knn_balanced_accuracy"] = float(np.mean(recalls))
+        return {
+            "knn_accuracy": float(np.mean(predicted == truth)),
+            "knn_balanced_accuracy": float(np.mean(recalls)),
+        }
 
-    @torch.no_grad()
-    def _embedded(self, numbers: np.ndarray, device: torch.device) -> torch.Tensor:
-        training = self.encoder.training
-        self.encoder.eval()
-        try:
-            parts = [self.encoder(self._resized(part, device)) for part in self._batches(numbers)]
-        finally:
-            self.encoder.train(training)
-        return functional.normalize(torch.cat(parts).float(), dim=1)
+    def _embedded(self, numbers: np.ndarray, device: torch.device | str) -> torch.Tensor:
+        dataset = WholeSliceDataset(self.store, self.channels, self.options.image_size, numbers)
+        return functional.normalize(embed(self.encoder, dataset, device, self.options.batch_size), dim=1)
 
-    def _batches(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
-        for start in range(0, len(numbers), self.options.batch_size):
-            yield numbers[start : start + self.options.batch_size]
 
-    def _resized(self, numbers: np.ndarray, device: torch.device) -> torch.Tensor:
-        """Whole slices, each resized on its own to the encoder's size and turned into channels, as one batch."""
-        side = (self.options.image_size, self.options.image_size)
-        small = []
-        for number in numbers:
-            image = collate_slices([self.dataset[int(number)]])["image"].to(device).float()
-            small.append(functional.interpolate(image, size=side, mode="bilinear", antialias=True))
-        return self.to_channels(torch.cat(small))
+def write_scores(handler: OnlineKNNHandler, weights: str | Path, device: torch.device | str, file: str | Path) -> None:
+    """Load an encoder's weights, judge it by kNN and write the scores as JSON (what ``evaluate.json`` runs).
+
+    Raises:
+        WeightsError: when the weights do not fit the encoder.
+    """
+    logger.info("%s", load_encoder_weights(handler.encoder, weights).table())
+    scores = handler.scores(device) | {"queries": len(handler.queries), "bank": len(handler.bank)}
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_text(json.dumps(scores, indent=2) + "\n")
+    logger.info("%s: %s", file, scores)
 
 
 def _targets(index: np.ndarray, target: str) -> np.ndarray:

@@ -111,7 +111,8 @@ class PretrainingTrainer(Trainer):
         )
         self.network = self._prepared(method)
         self.add_event_handler(Events.EPOCH_STARTED, _set_position)
-        self._register_handlers(train_handlers or ())
+        self.handlers = list(train_handlers or ())
+        self._register_handlers(self.handlers)
 
     def _prepared(self, method: SSLMethod) -> nn.Module:
         method.to(self.state.device)

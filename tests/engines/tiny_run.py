@@ -85,9 +85,7 @@ def build(folder: Path, workers: int = 0, epochs: int = 3, **changes: Any) -> Pr
     schedule = CosineScheduleHandler(optimizer, CosineOptions(0.2, 0.0, 1, 0.1, 0.3), batch_size=8)
     records = EpochRecords(folder, optimizer)
     resume = ResumeOptions(changes.pop("checkpoint_every", 2), changes.pop("resume", True))
-    handler = ExactResumeHandler(
-        folder / "checkpoints", {"method": "tiny", "seed": changes.pop("seed", 3)}, resume, stateful=[records]
-    )
+    handler = ExactResumeHandler(folder / "checkpoints", {"method": "tiny", "seed": changes.pop("seed", 3)}, resume)
     return PretrainingTrainer(
         "cpu",
         epochs,
@@ -107,11 +105,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--accumulation", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     torch.set_num_threads(1)
-    trainer = build(arguments.folder, arguments.workers, options=StepOptions(accumulation=arguments.accumulation))
+    trainer = build(arguments.folder, arguments.workers)
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def say(engine: PretrainingTrainer) -> None:
