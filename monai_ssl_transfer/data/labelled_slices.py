@@ -29,7 +29,8 @@ class LabelledSliceDataset(Dataset):
     Args:
         store: path of a slice store.
         data: (N, 2) int64: slice number and class per item (class -1: none).
-        transform: MONAI dictionary transform for items with "image" ((1|3, H, W) int16 HU) and "spacing" ((row, column) mm).
+        transform: MONAI dictionary transform for items with "image" ((1|3, H, W) int16 HU) and "spacing" ((row, column)
+            mm).
         channels: "windows", "single" or "neighbours" (reads the adjacent slices as well).
     """
 

@@ -21,7 +21,7 @@ def initialise_encoder(network: nn.Module, encoder_weights: str | Path | None) -
 
     Args:
         network: task network, changed in place.
-        encoder_weights: `encoder.safetensors` (with its card beside it) or another checkpoint; None starts from scratch.
+        encoder_weights: `encoder.safetensors` (its card beside it) or another checkpoint; None starts from scratch.
 
     Returns:
         "scratch" or the file.

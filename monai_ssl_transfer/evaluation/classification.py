@@ -1,7 +1,8 @@
 """Classification quality from probabilities: accuracy, balanced accuracy, macro F1 and AUROC, per class and together.
 
-Classes that the data do not contain have no recall and no AUROC: they stay out of balanced accuracy and macro AUROC, and the result names
-them. Macro F1 is the mean over the classes that occur in the truth or in the predictions (scikit-learn's convention).
+Classes that the data do not contain have no recall and no AUROC: they stay out of balanced accuracy and macro AUROC,
+and the result names them. Macro F1 is the mean over the classes that occur in the truth or in the predictions
+(scikit-learn's convention).
 """
 
 from __future__ import annotations
