@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 
 from monai_ssl_transfer.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 _SUFFIXES = (".nii.gz", ".nii")
 _LITS_NAME = re.compile(r"^(?P<kind>test-volume|volume|segmentation)-(?P<case>\d+)$")
-_LABEL_NAME = re.compile(r"^(segmentation|label|mask)[-_]|[-_](segmentation|label|mask)$", re.IGNORECASE)
+_LABEL_NAME = re.compile(r"(?:^|[-_])(?:seg|segmentation|labels?|masks?)(?:[-_]|$)", re.IGNORECASE)
 
 
 def liver_cases(dataset_dir: str | Path, *, unlabelled: bool = False) -> list[dict[str, str]]:
@@ -129,7 +132,10 @@ def _images(folder: Path, files: list[Path]) -> list[dict[str, str]]:
     for kind, prefix in (("volume", ""), ("test-volume", "test-")):
         cases.update({f"{prefix}{case}": path for case, path in sorted(_by_case(folder, files, kind).items())})
     if not cases:
-        others = [path for path in files if not _LABEL_NAME.search(_stem(path)) and "labels" not in path.parent.name]
+        labels = [path for path in files if _LABEL_NAME.search(_stem(path)) or path.parent.name.startswith("labels")]
+        if labels:
+            logger.warning("%d files are labels by their name and are not segmented: %s ...", len(labels), labels[0])
+        others = [path for path in files if path not in labels]
         for path in others:
             name = path.relative_to(folder).with_name(_stem(path)).as_posix().replace("/", "_")
             if name in cases:

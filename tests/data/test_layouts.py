@@ -103,6 +103,7 @@ def test_what_can_be_segmented(tmp_path: Path) -> None:
     _touch(
         tmp_path / "any" / "scan10.nii.gz", tmp_path / "any" / "scan2.nii.gz", tmp_path / "any" / "scan2_mask.nii.gz"
     )
+    _touch(tmp_path / "any" / "scan2_seg_fast.nii", tmp_path / "any" / "labels" / "scan2.nii")
     cases = liver_cases(tmp_path / "any", unlabelled=True)
     assert [case["case"] for case in cases] == ["scan2", "scan10"]
     assert all("label" not in case for case in cases)
