@@ -27,7 +27,8 @@ whole window with without xml zip
 """
 HARMLESS_WORDS = frozenset(_WORDS.split())
 _TOKEN = re.compile(r"[^\W_]+")
-_DATE = re.compile(r"(?<!\d)\d{1,4}[-._ ]\d{1,2}[-._ ]\d{1,4}(?!\d)|(?<!\d)\d{6,}(?!\d)")
+# dates, UIDs and telephone numbers: three or more numbers in a row, or one long one
+_NUMBERS = re.compile(r"(?<!\d)\d+(?:[-._ ]\d+){2,}(?!\d)|\d{6,}")
 
 
 def private_folder(store: str | Path) -> Path:
@@ -127,7 +128,7 @@ class PathRedactor:
         return "/".join(self._component(component) for component in path.split("/"))
 
     def _component(self, component: str) -> str:
-        component = _DATE.sub(lambda match: self._hash(match.group()), component)
+        component = _NUMBERS.sub(lambda match: self._hash(match.group()), component)
         return "".join(
             part if part.startswith("\0") or not _TOKEN.fullmatch(part) else self._token(part)
             for part in re.split(r"(\0[^\0]*\0|[^\W_]+)", component)
