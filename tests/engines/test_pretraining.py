@@ -42,9 +42,7 @@ def test_equals_a_bare_loop(tmp_path: Path) -> None:
             )
             for group in optimizer.param_groups:
                 group["lr"] = 0.2 * share * 8 / 256
-                group["weight_decay"] = (
-                    0.3 + (0.1 - 0.3) * (1 + math.cos(progress * math.pi)) / 2
-                )
+                group["weight_decay"] = 0.3 + (0.1 - 0.3) * (1 + math.cos(progress * math.pi)) / 2
             views = tiny_run.tiny_views(batch["image"], batch["size"], batch["index"], epoch)
             method(views, progress)["loss"].backward()
             torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)

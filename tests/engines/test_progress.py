@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import tiny_run
+
+from monai_ssl_transfer.engines import progress
+from monai_ssl_transfer.engines.progress import PretrainingProgress
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        tiny_run.build(tmp_path, epochs=2, handlers=[PretrainingProgress(seconds=0.0)]).run()
+    lines = [line for line in caplog.messages if " left" in line]
+    assert len(lines) == 10
+    assert lines[0].startswith("epoch 1/2, step 1/5: loss ")
+    assert lines[9].startswith("epoch 2/2, step 5/5: loss ")
+    assert lines[9].endswith("0:00:00 left")
+    assert all("images/s" in line and "data wait" in line for line in lines)
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    tiny_run.build(tmp_path, epochs=1, handlers=[PretrainingProgress()]).run()
+    assert "epoch 1/1" in terminal.getvalue()
+    assert "5/5" in terminal.getvalue()
+
+
+def test_records_hold_means_of_the_epoch(tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    class Watcher:
+        def attach(self, engine: tiny_run.PretrainingTrainer) -> None:
+            from ignite.engine import Events
+
+            engine.add_event_handler(
+                Events.ITERATION_COMPLETED, lambda engine: losses.append(float(engine.state.output[0]["loss"]))
+            )
+
+    tiny_run.build(tmp_path, epochs=2, handlers=[Watcher()]).run()
+    first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert first["loss"] == pytest.approx(sum(losses[:5]) / 5)
+    assert second["loss"] == pytest.approx(sum(losses[5:]) / 5)
+    assert (first["epoch"], first["iteration"], second["iteration"]) == (1, 5, 10)
+    assert second["learning_rate"] < first["learning_rate"]
+    assert second["images_per_second"] > 0
+
+
+def test_records_of_epochs_that_run_again_are_dropped(tmp_path: Path) -> None:
+    tmp_path.joinpath("metrics.jsonl").write_text('{"epoch": 1, "loss": 9}\n{"epoch": 2, "lo')
+    tiny_run.build(tmp_path, epochs=1).run()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1]
+    assert records[0]["loss"] != 9
