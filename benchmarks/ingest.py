@@ -2,7 +2,8 @@
 
     python benchmarks/ingest.py [--slices 120] [--rounds 3]
 
-One process on both sides. Ours looks at every header, reads, converts to HU, reorients, compresses, writes and flushes; theirs reads only.
+One process on both sides. Ours looks at every header, reads, converts to HU, reorients, compresses, writes and
+flushes; theirs reads only.
 Rounds are interleaved in turning order over generated series (512x512); the ratio is the median over rounds.
 """
 
