@@ -75,8 +75,15 @@ def parameter_groups(method: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-def check_views(method: str, views: Sequence[Tensor], minimum: int, maximum: int | None = None) -> None:
+def check_views(method: str, recipe: str, views: Sequence[Tensor], minimum: int, maximum: int | None = None) -> None:
     """Refuse a recipe with the wrong number of views, or a batch too small to contrast anything.
+
+    Args:
+        method: name for the message.
+        recipe: name of the right recipe in `views.recipes`.
+        views: the views of a batch, `(B, C, s, s)` each.
+        minimum: fewest views.
+        maximum: most views, or any number.
 
     Raises:
         TrainingError: with the remedy.
@@ -85,7 +92,7 @@ def check_views(method: str, views: Sequence[Tensor], minimum: int, maximum: int
         wanted = f"{minimum}" if maximum == minimum else f"at least {minimum}"
         raise TrainingError(
             f"{method} needs {wanted} views per image but the recipe makes {len(views)}: "
-            f'choose the view recipe of the same method (views.recipes.recipe("{method.lower()}")).'
+            f'choose the views of the method, views.recipes.recipe("{recipe}").'
         )
     if len(views[0]) < 2:
         raise TrainingError(f"{method} needs at least 2 images per batch: raise the batch size or drop the last batch.")

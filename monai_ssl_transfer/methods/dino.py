@@ -125,7 +125,7 @@ class DINO(SSLMethod):
 
     def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
         """See `SSLMethod.forward`; the first two views are the global ones and must have one size."""
-        check_views("DINO", views, minimum=GLOBAL_VIEWS)
+        check_views("DINO", "dino", views, minimum=GLOBAL_VIEWS)
         self._last_layer_frozen = progress < self.schedule.freeze_last_layer
         temperature = self.schedule.teacher_temperature_at(progress)
         embeddings = encode_by_size(self.encoder, views)

@@ -67,7 +67,7 @@ class MoCoV2(SSLMethod):
 
     def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
         """See `SSLMethod.forward`; view 0 makes the queries, view 1 the keys."""
-        check_views("MoCoV2", views, minimum=2, maximum=2)
+        check_views("MoCoV2", "moco_v2", views, minimum=2, maximum=2)
         groups = self.batch_norm_groups
         if len(views[0]) < 2 * groups:
             raise TrainingError(

@@ -46,7 +46,7 @@ class SimCLR(SSLMethod):
 
     def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
         """See `SSLMethod.forward`."""
-        check_views("SimCLR", views, minimum=2, maximum=2)
+        check_views("SimCLR", "simclr", views, minimum=2, maximum=2)
         embeddings = encode_by_size(self.encoder, views)
         first, second = self.projection_head(embeddings).float().chunk(2)
         with full_precision(embeddings.device):

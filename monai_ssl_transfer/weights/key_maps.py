@@ -6,6 +6,7 @@ name only. Source of the tables: names and measured equalities of MONAI 1.6 and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.backbones import REGISTERED_PREFIX, TimmResNetBackbone, TimmViTBackbone
+from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS
 from monai_ssl_transfer.networks.encoders import SPECS
+
+logger = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 HEADS = ("fc.", "head.", "classification_head.")
@@ -129,6 +133,13 @@ def _monai_vit_map(network: nets.ViT) -> KeyMap:
         raise WeightsError(
             "This MONAI ViT has no class token, which the encoder's attention needs: "
             "build it with networks.build_classifier (classification=True, proj_type='conv')."
+        )
+    if network.norm.eps != LAYER_NORM_EPS:
+        logger.warning(
+            "This MONAI ViT has LayerNorm eps %g, the encoder was made with %g: outputs differ by about 1e-5; "
+            "networks.build_classifier builds the same network without the difference.",
+            network.norm.eps,
+            LAYER_NORM_EPS,
         )
     architecture, in_channels = identify(_vit_to_canonical(network.state_dict()))
     return KeyMap("MONAI ViT", architecture, in_channels, "", _vit_from_canonical, _vit_to_canonical)

@@ -13,6 +13,7 @@ from torch import nn
 
 from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods import DINO, DINOHeadOptions, DINOSchedule, MoCoV2, SimCLR, SSLMethod, parameter_groups
+from monai_ssl_transfer.views.recipes import recipe
 
 Builder = Callable[[nn.Module], SSLMethod]
 BUILDERS: dict[str, Builder] = {
@@ -188,11 +189,13 @@ def test_bf16_networks_have_a_float32_loss(name: str) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in method.parameters())
 
 
-@pytest.mark.parametrize("name", ["simclr", "moco", "dino"])
-def test_wrong_recipe_is_refused(name: str) -> None:
+@pytest.mark.parametrize(("name", "recipe_name"), [("simclr", "simclr"), ("moco", "moco_v2"), ("dino", "dino")])
+def test_wrong_recipe_is_refused(name: str, recipe_name: str) -> None:
     method = built(name)
-    with pytest.raises(TrainingError, match="views per image but the recipe makes 1"):
+    with pytest.raises(TrainingError, match="views per image but the recipe makes 1") as refusal:
         method(random_views(0, (16,)), 0.0)
+    assert f'recipe("{recipe_name}")' in str(refusal.value)
+    assert recipe(recipe_name)
     with pytest.raises(TrainingError, match="at least 2 images"):
         method(random_views(0, batch=1), 0.0)
 

@@ -15,6 +15,7 @@ from torch import nn
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_classifier, build_encoder, build_unet, encoder_names
 from monai_ssl_transfer.weights import EncoderCard, load_encoder_weights, read_encoder, save_encoder
+from monai_ssl_transfer.weights.key_maps import _vit_from_canonical, _vit_to_canonical
 
 VITS = ("vit_tiny", "vit_small")
 RESNETS = ("resnet18", "resnet50")
@@ -276,3 +277,33 @@ def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         read_encoder(tmp_path / "evil.pth")
     assert not (tmp_path / "run").exists()
+
+
+def test_stock_monai_vit_is_filled_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder, file = saved(tmp_path, "vit_tiny", image_size=64)
+    arguments = {"classification": True, "num_classes": 6, "qkv_bias": True, "post_activation": "none"}
+    network = nets.ViT(3, 64, 16, 192, 768, 12, 3, spatial_dims=2, **arguments).eval()
+    assert load_encoder_weights(network, file).complete
+    assert "LayerNorm eps 1e-05" in caplog.text
+    x = torch.randn(2, 3, 64, 64)
+    wanted = network.classification_head(encoder(x))
+    assert (network(x)[0] - wanted).abs().max() < 1e-3 * wanted.abs().max()
+
+
+def test_tables_of_key_maps_are_inverse() -> None:
+    canonical = randomised(build_encoder("vit_tiny", image_size=64)).state_dict()
+    back = _vit_to_canonical(_vit_from_canonical(canonical))
+    assert back.keys() == canonical.keys()
+    for name, tensor in canonical.items():
+        if name not in ("cls_token", "pos_embed"):
+            assert torch.equal(back[name], tensor)
+    assert torch.equal(
+        back["cls_token"] + back["pos_embed"][:, :1], canonical["cls_token"] + canonical["pos_embed"][:, :1]
+    )
+
+
+def test_renaming_is_anchored() -> None:
+    """Only whole names at the start of a block's part or of the tensor are renamed, never a middle."""
+    for name in ("blocks.3.extra.mlp.fc1.weight", "blocks.3.xmlp.fc1.weight", "old.patch_embed.proj.weight"):
+        assert list(_vit_from_canonical({name: torch.zeros(1)})) == [name]
+    assert list(_vit_from_canonical({"blocks.11.mlp.fc1.bias": torch.zeros(1)})) == ["blocks.11.mlp.linear1.bias"]
