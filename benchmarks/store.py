@@ -318,9 +318,9 @@ def table(results: dict[str, Any]) -> str:
 
 def put_into_page(text: str) -> None:
     """Replace what stands between the page's two markers."""
-    begin, end = "<!-- table of benchmarks/store.py -->\n", "\n<!-- end of table -->"
+    begin, end = "<!-- table of benchmarks/store.py -->\n", "<!-- end of table -->"
     before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(before + begin + text + end + rest.split(end)[1])
+    PAGE.write_text(before + begin + text + "\n" + end + rest.split(end)[1])
 
 
 def main() -> None:
