@@ -14,11 +14,13 @@ import numpy as np
 
 from monai_ssl_transfer.views.colour import BRIGHTNESS, CONTRAST, GREY_WEIGHTS, HUE, SOLARIZE_THRESHOLD
 from monai_ssl_transfer.views.parameters import ViewParameters
-from monai_ssl_transfer.views.recipes import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe
+from monai_ssl_transfer.views.recipes import IMAGENET_MEAN, IMAGENET_STD
 
 _GREY_ROW = np.array([*GREY_WEIGHTS, 0.0])
 _GREY = np.stack([_GREY_ROW] * 3)
-_NORMALISE = np.diag(1 / np.array(IMAGENET_STD)) @ np.c_[np.eye(3), -np.array(IMAGENET_MEAN)]
+_IDENTITY = np.eye(3, 4)
+_FIRST_OFFSET = np.eye(3, 4, k=3)
+_NORMALISE = np.diag(1 / np.array(IMAGENET_STD)) @ (_IDENTITY - np.outer(IMAGENET_MEAN, [0, 0, 0, 1]))
 
 
 class PendingColour:
@@ -31,7 +33,7 @@ class PendingColour:
 
     def __init__(self, picture: np.ndarray, scale: float) -> None:
         self.picture = picture
-        self._matrix: np.ndarray | None = np.c_[np.eye(3) * scale, np.zeros(3)]
+        self._matrix: np.ndarray | None = _IDENTITY * scale
 
     def mean_grey(self) -> float:
         """Mean luma of the picture with the waiting matrix applied."""
@@ -41,7 +43,9 @@ class PendingColour:
     def multiply(self, matrix: np.ndarray) -> None:
         """Let a (3, 4) matrix wait behind those that already do."""
         if self._matrix is not None:
-            matrix = matrix[:, :3] @ self._matrix + np.c_[np.zeros((3, 3)), matrix[:, 3]]
+            shift = matrix[:, 3]
+            matrix = matrix[:, :3] @ self._matrix
+            matrix[:, 3] += shift
         self._matrix = matrix
 
     def apply(self, clamp: bool) -> np.ndarray:
@@ -55,11 +59,10 @@ class PendingColour:
 
     def turn_hue(self, shift: float) -> None:
         """Shift the HSV hue by a fraction of a turn."""
-        hsv = np.asarray(cv2.cvtColor(self.apply(clamp=False), cv2.COLOR_RGB2HSV), dtype=np.float32)
-        hue = hsv[..., 0]
-        np.add(hue, np.float32(360 * (shift % 1)), out=hue)
-        np.subtract(hue, np.float32(360), out=hue, where=hue >= 360)
-        self.picture = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        hsv = cv2.cvtColor(self.apply(clamp=False), cv2.COLOR_RGB2HSV)
+        # OpenCV takes hues beyond 360 degrees modulo 360, so the shift only has to be positive.
+        turned = cv2.transform(hsv, _IDENTITY + 360 * (shift % 1) * _FIRST_OFFSET)
+        self.picture = cv2.cvtColor(turned, cv2.COLOR_HSV2RGB)
 
 
 def _jitter(pending: PendingColour, order: list[int], factors: list[float]) -> None:
@@ -69,7 +72,7 @@ def _jitter(pending: PendingColour, order: list[int], factors: list[float]) -> N
             if factor:
                 pending.turn_hue(factor)
             continue
-        matrix = np.c_[np.eye(3) * factor, np.zeros(3)]
+        matrix = _IDENTITY * factor
         if operation == CONTRAST:
             matrix[:, 3] = (1 - factor) * pending.mean_grey()
         elif operation != BRIGHTNESS:
@@ -81,7 +84,6 @@ def _jitter(pending: PendingColour, order: list[int], factors: list[float]) -> N
 
 def finish_rgb(
     resized: np.ndarray,
-    view: ViewRecipe,
     parameters: ViewParameters,
     sample: int,
     blur: Callable[[np.ndarray], np.ndarray],
@@ -90,16 +92,13 @@ def finish_rgb(
     """Colour jitter, grey, blur, solarize and normalisation of one resized picture.
 
     Args:
-        resized: (S, S, 3) float32 in [0, 255].
-        view: recipe of the view.
+        resized: (S, S, 3) uint8.
         parameters: drawn parameters of the batch.
         sample: place in the batch.
         blur: the sample's blur, (S, S, 3) in and out.
         out: (3, S, S) float32, written.
     """
-    pending = PendingColour(resized, 1 / 255)
-    if view.interpolation == "bicubic":  # overshoots
-        pending.apply(clamp=True)
+    pending = PendingColour(resized.astype(np.float32), 1 / 255)
     if parameters.jitter[sample]:
         _jitter(pending, parameters.order[sample].tolist(), parameters.factors[sample].tolist())
     if parameters.grayscale[sample]:

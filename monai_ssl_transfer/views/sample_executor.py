@@ -1,8 +1,9 @@
 """Views of one sample at a time on the CPU: the arithmetic of `device_executor`, several times as fast on a core.
 
-A core is fastest when a view stays in its cache, so every step works on one view of one sample. Resampling is a product
-with two sparse matrices that hold the very weights of `resampling`; blur, colour and HSV run in OpenCV on float32. A
-parity test holds this file to `device_executor`. As no sample sees another, views are bitwise the same in any batch.
+A core is fastest when a view stays in its cache, so every step works on one view of one sample. HU are resampled by two
+sparse matrices that hold the very weights of `resampling`, RGB by torch's kernel for bytes (the one place where a value
+is rounded: sources are 8-bit); blur, colour and HSV run in OpenCV on float32. A parity test holds this file to
+`device_executor`. As no sample sees another, views are bitwise the same in any batch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -87,26 +89,46 @@ def resampling_matrix(length: int, size: int, flip: bool, interpolation: str) ->
 
 
 def crop_resize(image: np.ndarray, view: ViewRecipe, parameters: ViewParameters, sample: int) -> np.ndarray:
-    """Crop, flip and resize one picture.
+    """Crop, flip and resize one slice.
 
     Args:
-        image: (H, W) or (H, W, 3) of any real dtype.
+        image: (H, W) of any real dtype.
         view: recipe, for size and interpolation.
         parameters: crop boxes and flips of the batch.
         sample: place in the batch.
 
     Returns:
-        (S, S) or (S, S, 3) float32.
+        (S, S) float32.
     """
     top, left, height, width = parameters.box[sample].tolist()
     upside_down, mirrored = parameters.flip[sample].tolist()
     crop = image[top : top + height, left : left + width].astype(np.float32)
-    tail = crop.shape[2:]
     rows = resampling_matrix(height, view.size, upside_down, view.interpolation)
     columns = resampling_matrix(width, view.size, mirrored, view.interpolation)
-    shrunk = (rows @ crop.reshape(height, -1)).reshape(view.size, width, *tail)
-    turned = columns @ cv2.transpose(shrunk).reshape(width, -1)
-    return cv2.transpose(turned.reshape(view.size, view.size, *tail))
+    return cv2.transpose(columns @ cv2.transpose(rows @ crop))
+
+
+def crop_resize_rgb(picture: np.ndarray, view: ViewRecipe, parameters: ViewParameters, sample: int) -> np.ndarray:
+    """Crop, flip and resize one 8-bit picture with torch's antialiased kernel for bytes: that of torchvision.
+
+    Args:
+        picture: (H, W, 3) uint8, contiguous.
+        view: recipe, for size and interpolation.
+        parameters: crop boxes and flips of the batch.
+        sample: place in the batch.
+
+    Returns:
+        (S, S, 3) uint8: rounded, so up to half a grey level away from `device_executor`.
+    """
+    top, left, height, width = parameters.box[sample].tolist()
+    upside_down, mirrored = parameters.flip[sample].tolist()
+    crop = torch.from_numpy(picture[top : top + height, left : left + width]).permute(2, 0, 1)[None]
+    size = (view.size, view.size)
+    resized = functional.interpolate(crop, size, mode=view.interpolation, antialias=True, align_corners=False)
+    result = resized[0].permute(1, 2, 0).numpy()
+    if upside_down or mirrored:
+        result = cv2.flip(result, -1 if upside_down and mirrored else int(mirrored))
+    return result
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -154,5 +176,5 @@ def _window(hu: np.ndarray, slope: np.float32, intercept: np.float32, tone: np.f
 
 
 def _rgb_view(picture: np.ndarray, view: ViewRecipe, parameters: ViewParameters, sample: int, out: np.ndarray) -> None:
-    resized = crop_resize(picture, view, parameters, sample)
-    finish_rgb(resized, view, parameters, sample, functools.partial(blur, sigma=float(parameters.sigma[sample])), out)
+    resized = crop_resize_rgb(picture, view, parameters, sample)
+    finish_rgb(resized, parameters, sample, functools.partial(blur, sigma=float(parameters.sigma[sample])), out)
