@@ -17,6 +17,8 @@ from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.data.volume import AIR, to_hu
 
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
+# what pydicom raises on pixel data that is not what it claims to be
+_DAMAGED = (EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError, struct.error)
 _DECODABLE = {
     "1.2.840.10008.1.2.5",  # RLE
     *(f"1.2.840.10008.1.2.4.{code}" for code in (50, 51, 57, 70, 80, 81, 90, 91)),  # JPEG, JPEG-LS, JPEG 2000
@@ -101,7 +103,7 @@ def _pixel_data(path: str) -> bytes:
         try:
             dataset = pydicom.dcmread(path, force=True, specific_tags=["PixelData", "NumberOfFrames"])
             data = dataset.get("PixelData", None)
-        except (EOFError, ValueError, KeyError, TypeError, AttributeError, struct.error, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise RefusedFile(
                 path, "damaged pixel data", "its pixel data is damaged, copy or export the file again"
             ) from error
@@ -111,25 +113,24 @@ def _pixel_data(path: str) -> bytes:
 
 
 def _compressed_frame(header: SliceHeader) -> bytes:
-    data = _pixel_data(header.path)
     try:
-        if hasattr(encaps, "generate_frames"):  # pydicom 3
-            frames = _frames(header.path)
-        else:
-            frames = list(encaps.generate_pixel_data_frame(data))
-        return bytes(frames[header.frame])
-    except (EOFError, ValueError, IndexError, struct.error, TypeError) as error:
-        raise RefusedFile(
-            header.path, "damaged pixel data", "its compressed pixel data is damaged, export the file again"
-        ) from error
+        return _frames(header.path)[header.frame]
+    except _DAMAGED as error:
+        sentence = "its compressed pixel data is damaged, export the file again"
+        raise RefusedFile(header.path, "damaged pixel data", sentence) from error
 
 
 @lru_cache(maxsize=1)
 def _frames(path: str) -> list[bytes]:
+    """The compressed frames of a file; pydicom 2.4 must be told their number to join fragments."""
+    data = _pixel_data(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(path, force=True, specific_tags=["NumberOfFrames"])
-    return list(encaps.generate_frames(_pixel_data(path), number_of_frames=int(dataset.get("NumberOfFrames", 1) or 1)))
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["NumberOfFrames"])
+        count = int(dataset.get("NumberOfFrames", 1) or 1)
+        if hasattr(encaps, "generate_frames"):  # pydicom 3
+            return [bytes(frame) for frame in encaps.generate_frames(data, number_of_frames=count)]
+        return [bytes(frame) for frame in encaps.generate_pixel_data_frame(data, count)]
 
 
 def _decode(header: SliceHeader) -> np.ndarray:
