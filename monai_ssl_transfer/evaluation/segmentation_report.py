@@ -120,6 +120,12 @@ def _volume(item: Tensor) -> np.ndarray:
     return _array(plain[0].to(torch.uint8))
 
 
+def _file_name(item: Mapping[str, Any]) -> str:
+    """Name for a case without one (MONAI Label gives files only)."""
+    meta = getattr(item["image"], "meta", {})
+    return Path(str(meta.get("filename_or_obj", "unnamed"))).name
+
+
 def voxel_spacing(image: Tensor) -> list[float]:
     """Spacing in mm of the three axes of a volume, from its affine.
 
@@ -168,7 +174,7 @@ class CaseSegmentationMetric(Metric):
         batch: Any = engine.state.batch
         output: Any = engine.state.output
         pairs = zip(batch, output, strict=True)
-        self.update([{**found, self.case_key: item[self.case_key]} for item, found in pairs])
+        self.update([{**found, self.case_key: item.get(self.case_key) or _file_name(found)} for item, found in pairs])
 
     def compute(self) -> float:
         """Mean Dice over classes and cases."""
