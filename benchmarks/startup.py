@@ -1,4 +1,4 @@
-"""How long until something happens: command-line help, imports, and a bundle's first step against importing MONAI alone.
+"""How long until something happens: help, imports, and a bundle's first step against importing MONAI alone.
 
 Every figure is the smallest of several fresh processes, taken in turns.
 
