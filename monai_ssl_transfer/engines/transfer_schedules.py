@@ -128,11 +128,9 @@ class DecoderFirst:
             self._release()
 
     def _freeze(self) -> None:
-        # A trainer calls network.train() in every iteration, which would let batch norm drift: each encoder
-        # module returns to evaluation mode right before it works.
-        self.hooks = [
-            module.register_forward_pre_hook(_evaluation_mode) for module in encoder_modules(self.network).values()
-        ]
+        # A trainer calls network.train() in every iteration, which would let batch norm drift: the encoder returns to
+        # evaluation mode right before the network works. (Backbones call their encoder's parts, so the hook sits on top.)
+        self.hooks = [self.network.register_forward_pre_hook(_encoder_in_evaluation_mode)]
         self._set_trainable(False)
         logger.info("the encoder is frozen for the first %d epochs", self.epochs)
 
@@ -150,8 +148,9 @@ class DecoderFirst:
                 parameter.requires_grad_(trainable)
 
 
-def _evaluation_mode(module: nn.Module, _: Any) -> None:
-    module.eval()
+def _encoder_in_evaluation_mode(network: nn.Module, _: Any) -> None:
+    for module in encoder_modules(network).values():
+        module.eval()
 
 
 class DatasetEpoch:
