@@ -4,7 +4,7 @@ Both sides run in one process on the same pictures, interleaved round by round, 
 float32 views of the same sizes. Beside each ratio stands a check that both sides' views have the same statistics.
 Lightly runs as its documentation says: a PIL picture in, views out; CT as a picture of the three HU windows.
 
-    python benchmarks/views.py [--rounds 8] [--batch 16]     measures and writes benchmarks/results/views.json
+    python benchmarks/views.py [--rounds 8] [--batch 32]     measures and writes benchmarks/results/views.json
     python benchmarks/views.py --table                       prints that file as a table
 """
 
@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,12 +29,13 @@ import torch
 from lightly.transforms import DINOTransform, MoCoV2Transform, SimCLRTransform
 from PIL import Image
 
-from monai_ssl_transfer.views import BONE, LUNG, SOFT_TISSUE, BatchedViews, HUJitter, recipe
+from monai_ssl_transfer.views import BONE, CT_MEAN, CT_STD, LUNG, SOFT_TISSUE, WIDE, BatchedViews, HUWindow, recipe
 from monai_ssl_transfer.views.recipes import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe
 
 RESULTS = Path(__file__).parent / "results" / "views.json"
 WINDOWS = (SOFT_TISSUE, LUNG, BONE)
-TOLERANCE = {"mean": 0.03, "std": 0.10, "gradient": 0.15}
+CT_NORMALIZE = {"mean": [CT_MEAN] * 3, "std": [CT_STD] * 3}
+TOLERANCE = {"mean": 0.04, "std": 0.10, "gradient": 0.20}
 """Allowed difference of the mean (in [0, 1] units), of the standard deviation and of the gradient energy (relative)."""
 CASES = [(method, kind) for kind in ("ct windows", "ct single", "rgb") for method in ("simclr", "moco_v2", "dino")]
 
@@ -84,9 +85,9 @@ def rgb_pictures(count: int, size: int = 512) -> np.ndarray:
     return np.stack(pictures)
 
 
-def windowed_picture(hu: np.ndarray) -> Image.Image:
-    """The three HU windows of a slice as the colours of an 8-bit picture: what lightly can take."""
-    channels = [np.clip((hu - w.lower) / w.width, 0, 1) * 255 for w in WINDOWS]
+def windowed_picture(hu: np.ndarray, windows: Sequence[HUWindow] = WINDOWS) -> Image.Image:
+    """Three HU windows of a slice as the colours of an 8-bit picture: what lightly can take."""
+    channels = [np.clip((hu - w.lower) / w.width, 0, 1) * 255 for w in windows]
     return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
 
 
@@ -118,16 +119,20 @@ class Case:
         return [self.transform(picture) for picture in self.pil]
 
     def measure(self, rounds: int) -> dict[str, list[float]]:
-        """Milliseconds per picture of each round, both sides in turn."""
+        """Milliseconds of processor time per picture of each round, both sides in turn.
+
+        Both sides run on one thread, so on a quiet machine this is the wall time; on a busy one it leaves out the
+        time in which other programs ran.
+        """
         seconds: dict[str, list[float]] = {"ours": [], "lightly": []}
         self.ours(0), self.lightly()
         for number in range(rounds):
-            start = time.perf_counter()
+            start = time.process_time()
             self.ours(number + 1)
-            middle = time.perf_counter()
+            middle = time.process_time()
             self.lightly()
             seconds["ours"].append((middle - start) * 1e3 / self.batch)
-            seconds["lightly"].append((time.perf_counter() - middle) * 1e3 / self.batch)
+            seconds["lightly"].append((time.process_time() - middle) * 1e3 / self.batch)
         return seconds
 
 
@@ -147,39 +152,47 @@ def statistics(view: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ..
     return {"mean": shown.mean().item(), "std": shown.std().item(), "gradient": gradient.item()}
 
 
-def comparable(view: ViewRecipe) -> ViewRecipe:
-    """The part of a recipe that both sides have: for CT, everything but the HU operations."""
-    return replace(view, jitter=None, vertical_flip=0.0) if isinstance(view.jitter, HUJitter) else view
+def without_ct_operations(view: ViewRecipe) -> ViewRecipe:
+    """A CT recipe without what lightly cannot do: HU jitter and up-down flips."""
+    return replace(view, jitter=None, vertical_flip=0.0)
 
 
-def without_colour(method: str) -> Callable[[Image.Image], list[torch.Tensor]]:
-    """Lightly's transform without its colour operations, the counterpart of `comparable` on CT."""
-    kind = {"simclr": SimCLRTransform, "moco_v2": MoCoV2Transform, "dino": DINOTransform}[method]
-    more: dict[str, Any] = {"n_local_views": 8, "solarization_prob": 0.0} if method == "dino" else {}
-    return kind(cj_prob=0.0, random_gray_scale=0.0, **more)
+def check_sides(case: Case) -> tuple[Callable[[int], list[torch.Tensor]], Callable[[], list[Any]]]:
+    """Both sides of the distribution check.
+
+    RGB: the very things that are timed. CT: crop, flip, resize and blur of both sides on one window from -1000 to
+    1000 HU, which clips almost nothing: the package blurs HU before windowing, lightly can only blur what is windowed.
+    """
+    sample = torch.arange(case.batch)
+    if case.domain == "rgb":
+        return (lambda e: case.ours(1000 + e)), case.lightly
+    views = BatchedViews([without_ct_operations(v) for v in case.views.recipe], "single", seed=1)
+    more: dict[str, Any] = {"n_local_views": 8, "solarization_prob": 0.0} if case.method == "dino" else {}
+    kinds = {"simclr": SimCLRTransform, "moco_v2": MoCoV2Transform, "dino": DINOTransform}
+    transform = kinds[case.method](cj_prob=0.0, random_gray_scale=0.0, normalize=CT_NORMALIZE, **more)
+    pictures = [windowed_picture(hu, (WIDE,) * 3) for hu in case.image[:, 0].numpy()]
+
+    def ours(epoch: int) -> list[torch.Tensor]:
+        return [v.expand(-1, 3, -1, -1) for v in views(case.image, None, sample, epoch)]
+
+    return ours, lambda: [transform(picture) for picture in pictures]
 
 
 def distribution_check(case: Case, repeats: int) -> dict[str, Any]:
     """Statistics of the first, second and last view of both sides over `repeats` passes over the batch."""
-    if case.channels == "single":
-        return {}
-    colour = case.domain == "rgb"
-    views = BatchedViews([comparable(v) for v in case.views.recipe], case.channels, seed=1)
-    transform = case.transform if colour else without_colour(case.method)
-    norm = (IMAGENET_MEAN, IMAGENET_STD) if colour else ((0.5,) * 3, (0.25,) * 3)
-    result: dict[str, Any] = {"tolerance": TOLERANCE, "views": {}, "within": True}
-    mine = [views(case.image, None, torch.arange(case.batch), e) for e in range(repeats)]
-    theirs = [transform(picture) for _ in range(repeats) for picture in case.pil]
-    for number in sorted({0, 1, len(mine[0]) - 1}):
-        a = statistics(torch.cat([m[number] for m in mine]), *norm)
-        b = statistics(torch.stack([t[number] for t in theirs]), IMAGENET_MEAN, IMAGENET_STD)
-        difference = {
-            "mean": abs(a["mean"] - b["mean"]),
-            "std": abs(a["std"] / b["std"] - 1),
-            "gradient": abs(a["gradient"] / b["gradient"] - 1),
-        }
+    norm = (IMAGENET_MEAN, IMAGENET_STD) if case.domain == "rgb" else ((CT_MEAN,) * 3, (CT_STD,) * 3)
+    result: dict[str, Any] = {"tolerance": TOLERANCE, "pictures": repeats * case.batch, "views": {}, "within": True}
+    ours, lightly = check_sides(case)
+    numbers = sorted({0, 1, len(case.views.recipe) - 1})
+    mine = [[views[n] for n in numbers] for views in map(ours, range(repeats))]
+    theirs = [[views[n] for n in numbers] for _ in range(repeats) for views in lightly()]
+    for place, number in enumerate(numbers):
+        a = statistics(torch.cat([m[place] for m in mine]), *norm)
+        b = statistics(torch.stack([t[place] for t in theirs]), *norm)
+        difference = {"mean": abs(a["mean"] - b["mean"])}
+        difference |= {key: abs(a[key] / b[key] - 1) for key in ("std", "gradient")}
         result["views"][str(number)] = {"ours": a, "lightly": b, "difference": difference}
-        result["within"] &= all(difference[k] <= TOLERANCE[k] for k in TOLERANCE)
+        result["within"] &= all(difference[key] <= TOLERANCE[key] for key in TOLERANCE)
     return result
 
 
@@ -256,8 +269,8 @@ def main() -> None:
     """Measure, or print the last measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=6, help="passes of the distribution check")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=12, help="passes of the distribution check")
     parser.add_argument("--table", action="store_true", help="print the last results, measure nothing")
     arguments = parser.parse_args()
     if arguments.table:

@@ -107,5 +107,4 @@ def finish_rgb(
     if parameters.solarize[sample]:
         np.subtract(np.float32(1), picture, out=picture, where=picture >= np.float32(SOLARIZE_THRESHOLD))
     picture = cv2.transform(picture, _NORMALISE)
-    for channel in range(3):
-        cv2.extractChannel(picture, channel, out[channel])
+    cv2.mixChannels([picture], list(out), [0, 0, 1, 1, 2, 2])

@@ -27,7 +27,8 @@ from monai_ssl_transfer.views.sample_colour import finish_rgb
 from monai_ssl_transfer.views.windows import CT_MEAN, CT_STD, HUWindow
 
 Factors = tuple[np.ndarray, np.ndarray, np.ndarray]
-_CT_SCALE, _CT_SHIFT = np.float32(1 / CT_STD), np.float32(-CT_MEAN / CT_STD)
+_CT_SCALE, _CT_SHIFT = 1 / CT_STD, -CT_MEAN / CT_STD
+_STRAIGHT = 0.02
 
 
 def make_views(
@@ -125,7 +126,8 @@ def crop_resize_rgb(picture: np.ndarray, view: ViewRecipe, parameters: ViewParam
     crop = torch.from_numpy(picture[top : top + height, left : left + width]).permute(2, 0, 1)[None]
     size = (view.size, view.size)
     resized = functional.interpolate(crop, size, mode=view.interpolation, antialias=True, align_corners=False)
-    result = resized[0].permute(1, 2, 0).numpy()
+    # The kernel reads (H, W, 3) but gives three planes; OpenCV works on interleaved pixels.
+    result = np.asarray(cv2.merge(list(resized[0].numpy())))
     if upside_down or mirrored:
         result = cv2.flip(result, -1 if upside_down and mirrored else int(mirrored))
     return result
@@ -148,7 +150,7 @@ def _ct_view(
     out: np.ndarray,
 ) -> None:
     start, sigma = int(parameters.noise_start[sample]), float(parameters.noise[sample])
-    slopes, intercepts, tones = (f[sample] for f in factors)
+    slopes, intercepts, tones = (f[sample].tolist() for f in factors)
     for number, one in enumerate(slices):
         hu = blur(crop_resize(one, view, parameters, sample), float(parameters.sigma[sample]))
         if sigma:
@@ -159,20 +161,28 @@ def _ct_view(
             _window(hu, slopes[window], intercepts[window], tones[window], out[number + window])
 
 
-def _window(hu: np.ndarray, slope: np.float32, intercept: np.float32, tone: np.float32, out: np.ndarray) -> None:
-    if tone == 1:
-        np.multiply(hu, slope * _CT_SCALE, out=out)
-        out += intercept * _CT_SCALE + _CT_SHIFT
-        np.clip(out, _CT_SHIFT, _CT_SCALE + _CT_SHIFT, out=out)
+def _window(hu: np.ndarray, slope: float, intercept: float, tone: float, out: np.ndarray) -> None:
+    """Window, tone curve and normalisation in as few passes as they need.
+
+    With y the window in [0, 1], y / (y + (1 - y) k) is (1 - k / d) / (1 - k) with d = k + (1 - k) y, and d is a straight
+    line of HU that is clamped between k and 1. Close to k = 1 that would cancel, but there the curve is the line.
+    """
+    if abs(1 - tone) < _STRAIGHT:
+        _clamped_line(hu, slope * _CT_SCALE, intercept * _CT_SCALE + _CT_SHIFT, _CT_SHIFT, _CT_SCALE + _CT_SHIFT, out)
+        if tone != 1:
+            shown = (out - np.float32(_CT_SHIFT)) / np.float32(_CT_SCALE)
+            np.add(shown / (shown + (1 - shown) * np.float32(tone)) * np.float32(_CT_SCALE), _CT_SHIFT, out=out)
         return
-    np.multiply(hu, slope, out=out)
-    out += intercept
-    np.clip(out, np.float32(0), np.float32(1), out=out)
-    denominator = out * (1 - tone)
-    denominator += tone
-    out /= denominator
-    out *= _CT_SCALE
-    out += _CT_SHIFT
+    bend = 1 - tone
+    _clamped_line(hu, slope * bend, intercept * bend + tone, min(tone, 1.0), max(tone, 1.0), out)
+    np.divide(np.float32(-tone / bend * _CT_SCALE), out, out=out)
+    out += np.float32(_CT_SCALE / bend + _CT_SHIFT)
+
+
+def _clamped_line(hu: np.ndarray, slope: float, intercept: float, low: float, high: float, out: np.ndarray) -> None:
+    np.multiply(hu, np.float32(slope), out=out)
+    out += np.float32(intercept)
+    np.clip(out, np.float32(low), np.float32(high), out=out)
 
 
 def _rgb_view(picture: np.ndarray, view: ViewRecipe, parameters: ViewParameters, sample: int, out: np.ndarray) -> None:

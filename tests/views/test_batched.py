@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from monai_ssl_transfer.errors import DataError, TrainingError
-from monai_ssl_transfer.views import BatchedViews, ViewRecipe, device_executor, recipe
+from monai_ssl_transfer.views import (
+    BatchedViews,
+    ViewRecipe,
+    channel_windows,
+    device_executor,
+    recipe,
+    sample_executor,
+)
 from monai_ssl_transfer.views.parameters import draw_parameters
 
 CASES = [(m, c) for m in ("simclr", "moco_v2", "dino") for c in ("windows", "single", "neighbours", "rgb")]
@@ -113,6 +123,17 @@ def test_ct_keeps_more_than_256_levels() -> None:
     assert len(torch.unique(result)) > 1900
     expected = (image.float() / 2000 + 0.5).clamp(0, 1) * 4 - 2
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tone", [0.6, 0.985, 0.999, 1.0, 1.015, 1.9])
+def test_cpu_tone_curve_is_the_definition(tone: float) -> None:
+    view = ViewRecipe(64, (1.0, 1.0), (1.0, 1.0), flip=0.0)
+    hu = torch.arange(-1024, 3072, dtype=torch.int16).view(1, 1, 64, 64)
+    p = draw_parameters((view,), 0, 0, torch.tensor([0]), torch.tensor([[64, 64]]))[0]
+    p = replace(p, tone=np.full((1, 3), tone))
+    windows = channel_windows("windows")
+    one = sample_executor.make_views(hu, [view], [p], windows, 3)[0]
+    torch.testing.assert_close(one, device_executor.ct_view(hu, view, p, windows), atol=5e-5, rtol=0)
 
 
 def test_memory_of_the_batch_is_not_changed() -> None:
