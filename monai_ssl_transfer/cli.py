@@ -40,6 +40,13 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 1 if damaged else 0
 
 
+def _demo(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.demo.run import run_demo
+
+    print(f"open {run_demo(arguments.out)} in a browser")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssl-transfer",
@@ -66,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     ct.add_argument("--size", type=int, default=128, help="rows and columns of a slice (default: 128)")
     ct.add_argument("--seed", type=int, default=0)
     ct.set_defaults(run=_phantom_ct)
+
+    demo = commands.add_parser("demo", help="the main job on generated data: table and HTML page")
+    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="emptied first (default: demo)")
+    demo.set_defaults(run=_demo)
 
     verify = commands.add_parser("verify", help="check every slice of a store against its checksum")
     verify.add_argument("store", type=Path, metavar="STORE")

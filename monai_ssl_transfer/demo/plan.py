@@ -1,0 +1,78 @@
+"""What the demo runs, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_ssl_transfer.errors import DataError
+
+ARMS = ("scratch", "pretrained")
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """Sizes of the demo; the defaults fit six minutes on two cores.
+
+    Args:
+        cases: phantom patients; half of them without labels, half as labelled liver cases.
+        size: rows and columns of a slice.
+        train_cases: labelled cases that both arms train on.
+        validation_cases: labelled cases that choose the best model; all further ones are the test set.
+        seeds: runs per arm.
+        pretraining: ids of the pretraining bundle that the demo overrides.
+        transfer: ids of the liver bundle that the demo overrides, the same for both arms.
+    """
+
+    cases: int = 24
+    size: int = 128
+    train_cases: int = 2
+    validation_cases: int = 2
+    seeds: tuple[int, ...] = (0, 1, 2)
+    pretraining: dict[str, Any] = field(
+        default_factory=lambda: {
+            "epochs": 8,
+            "batch_size": 64,
+            "image_size": 64,
+            "num_workers": 0,
+            "knn_interval": 1,
+        }
+    )
+    transfer: dict[str, Any] = field(
+        default_factory=lambda: {
+            "epochs": 6,
+            "val_interval": 2,
+            "slices_per_epoch": 64,
+            "batch_size": 8,
+            "pixel_spacing": 3.0,
+            "image_size": 128,
+            "num_workers": 0,
+        }
+    )
+
+    def divide(self, names: list[str]) -> dict[str, list[str]]:
+        """Divide the labelled cases, in their order, into train, validation and test.
+
+        Raises:
+            DataError: nothing would be left for the test.
+        """
+        train, validation = self.train_cases, self.train_cases + self.validation_cases
+        if len(names) <= validation:
+            raise DataError(f"{len(names)} labelled cases leave none for the test: give --cases {2 * validation + 2}.")
+        return {"train": names[:train], "validation": names[train:validation], "test": names[validation:]}
+
+
+def project_folder() -> Path:
+    """Folder that holds ``bundles/`` and ``configs/``: the installed package's own, or the repository.
+
+    Raises:
+        DataError: neither has them.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package, package.parent):
+        if (folder / "bundles").is_dir() and (folder / "configs").is_dir():
+            return folder
+    raise DataError(
+        f"no bundles/ and configs/ beside {package}: install the package again, or run from its repository."
+    )
