@@ -129,7 +129,7 @@ class DecoderFirst:
 
     def _freeze(self) -> None:
         # A trainer calls network.train() in every iteration, which would let batch norm drift: the encoder returns to
-        # evaluation mode right before the network works. (Backbones call their encoder's parts, so the hook sits on top.)
+        # evaluation mode right before the network works. Backbones call their encoder's parts: the hook sits on top.
         self.hooks = [self.network.register_forward_pre_hook(_encoder_in_evaluation_mode)]
         self._set_trainable(False)
         logger.info("the encoder is frozen for the first %d epochs", self.epochs)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, load, verify_metadata, verify_net_in_out
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(folder.name for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
@@ -305,6 +306,13 @@ def test_pretraining_train_evaluate_inference(region_store: Path, tmp_path: Path
     carry_out(workflow(name, "train", dataset_dir=str(region_store), output_dir=str(run), epochs=1))
     assert (run / "encoder.safetensors").is_file()
     carry_out(workflow(name, "evaluate", dataset_dir=str(region_store), output_dir=str(run)))
+    pretrained = load_file(run / "encoder.safetensors")
+    for task in NETWORKS:  # the encoder reaches both task networks
+        transfer = workflow(task, "train", encoder_weights=str(run / "encoder.safetensors"))
+        transfer.initialize()
+        loaded = transfer.network_def.state_dict()
+        kernel = next(loaded[key] for key in ("encoder.encoder.conv1.weight", "conv1.weight") if key in loaded)
+        assert torch.equal(kernel, pretrained["conv1.weight"])
     weights = str(run / "encoder.safetensors")
     override = {"encoder_weights": weights, "output_dir": str(tmp_path / "out")}
     carry_out(workflow(name, "inference", dataset_dir=str(region_store), **override))
