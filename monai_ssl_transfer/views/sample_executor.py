@@ -164,8 +164,8 @@ def _ct_view(
 def _window(hu: np.ndarray, slope: float, intercept: float, tone: float, out: np.ndarray) -> None:
     """Window, tone curve and normalisation in as few passes as they need.
 
-    With y the window in [0, 1], y / (y + (1 - y) k) is (1 - k / d) / (1 - k) with d = k + (1 - k) y, and d is a straight
-    line of HU that is clamped between k and 1. Close to k = 1 that would cancel, but there the curve is the line.
+    With y the window in [0, 1], y / (y + (1 - y) k) is (1 - k / d) / (1 - k) with d = k + (1 - k) y, and d is a
+    straight line of HU that is clamped between k and 1. Close to k = 1 that cancels, so there y itself is used.
     """
     if abs(1 - tone) < _STRAIGHT:
         _clamped_line(hu, slope * _CT_SCALE, intercept * _CT_SCALE + _CT_SHIFT, _CT_SHIFT, _CT_SCALE + _CT_SHIFT, out)
