@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai_ssl_transfer.data.redaction import write_atomically
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
 
 REPORT_NAME = "ingest_report.json"
@@ -104,7 +104,7 @@ class IngestReport:
         body += ',\n "series": ' + _lines(asdict(note) for note in self.series.values())
         body += ',\n "files": ' + _lines(_without_blanks(asdict(entry)) for entry in self.files.values()) + "\n}\n"
         file = self.store / REPORT_NAME
-        write_atomically(file, body.encode())
+        write_durably(file, lambda stream: stream.write(body.encode()))
         return file
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
 
 
@@ -17,11 +17,8 @@ def record_split(file: str | Path, names: Mapping[str, Sequence[str]]) -> None:
         file: JSON file, replaced when it exists.
         names: names by part ("train", "validation").
     """
-    path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({part: list(listed) for part, listed in names.items()}, indent=1) + "\n")
-    temporary.replace(path)
+    content = json.dumps({part: list(listed) for part, listed in names.items()}, indent=1) + "\n"
+    write_durably(Path(file), lambda stream: stream.write(content.encode()))
 
 
 def recorded_split(file: str | Path) -> dict[str, list[str]]:

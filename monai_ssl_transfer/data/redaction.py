@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
 
 _WORDS = """
@@ -86,18 +86,7 @@ def open_salt(store: str | Path, store_has_series: bool) -> Pseudonyms:
 
 def write_private(file: Path, data: bytes) -> None:
     """Write a file that only its owner can read, whole or not at all."""
-    write_atomically(file, data, mode=0o600)
-
-
-def write_atomically(file: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write to a temporary name, flush to disk, rename: a reader sees the old file or the new one, never a part."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(file)
+    write_durably(file, lambda stream: stream.write(data), mode=0o600)
 
 
 def write_clear_names(store: str | Path, entries: Iterable[dict[str, Any]]) -> None:

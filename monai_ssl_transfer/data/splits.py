@@ -6,7 +6,6 @@ Everything follows from the names of the groups and the seed, never from the ord
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from monai_ssl_transfer.data.stratified_draw import REQUIRED, Groups, draw, nested_order, prefix
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
 
 DEFAULT_PARTS = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -194,7 +194,4 @@ def _read(path: Path, wanted: dict[str, Any], groups: Groups) -> dict[str, list[
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Write the file at once: several ranks may do so together, and each writes the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_durably(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))

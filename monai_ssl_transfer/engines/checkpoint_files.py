@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -35,17 +35,9 @@ def write_checkpoint(path: Path, content: dict[str, Any], keep: int = 2) -> None
     Raises:
         TrainingError: when the disk is full or cannot be written; the checkpoints before it stay whole.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        write_durably(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError) as error:
-        _remove(temporary)
         previous = checkpoints(path.parent)
         raise TrainingError(
             f"The checkpoint could not be written into {path.parent} ({_cause(error)}); free space there and start the "
@@ -98,16 +90,6 @@ def _damage(path: Path) -> str | None:
     except (OSError, zipfile.BadZipFile, EOFError) as error:
         return str(error)
     return None if broken is None else f"checksum of {broken}"
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove(path: Path) -> None:

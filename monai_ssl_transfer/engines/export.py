@@ -17,6 +17,7 @@ from ignite.engine import Events
 from monai_ssl_transfer import __version__
 from monai_ssl_transfer.data.body_part import BodyPart
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+from monai_ssl_transfer.engines.transfer import save_model
 from monai_ssl_transfer.methods.base import SSLMethod
 from monai_ssl_transfer.views.recipes import Recipe
 from monai_ssl_transfer.views.windows import CT_MEAN, CT_STD, channel_windows, channels_count
@@ -95,6 +96,4 @@ class EncoderExporter:
         self.card.method.update({"epochs": engine.state.epoch, "of_epochs": engine.state.max_epochs})
         encoder = self.method.transfer_encoder
         save_encoder(encoder, self.folder, self.card)
-        temporary = self.folder / ".model.pt.tmp"
-        torch.save({name: value.detach().cpu() for name, value in encoder.state_dict().items()}, temporary)
-        temporary.replace(self.folder / "model.pt")
+        save_model(encoder, self.folder / "model.pt")

@@ -133,7 +133,7 @@ class SliceVolumeInferer(Inferer):
         return working_size((rows, columns), np.linalg.norm(affine[:3, :2], axis=0).tolist(), self.pixel_spacing)
 
     def _batches(self, volume: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first slice, (B, 1|3, R, C) float32); several batches are cut at once, as slices lie last in memory."""
+        """Yield (first slice, (B, 1|3, R, C) float32); several batches are cut at once: slices lie last."""
         count = volume.shape[2]
         chunk = self.batch_size * max(1, 32 // self.batch_size)
         for first in range(0, count, chunk):

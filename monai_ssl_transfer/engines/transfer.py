@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -90,17 +89,9 @@ def save_model(network: nn.Module, path: Path) -> None:
         TrainingError: when the disk is full or cannot be written; the previous file stays whole.
     """
     state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_durably(path, lambda file: torch.save(state, file))
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"the model could not be written to {path} ({error}): free space there and go on."
         ) from error

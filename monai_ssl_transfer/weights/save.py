@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.weights.card import EncoderCard
 from monai_ssl_transfer.weights.key_maps import encoder_map
@@ -37,7 +37,7 @@ def save_encoder(encoder: nn.Module, folder: str | Path, card: EncoderCard) -> P
         The path of `encoder.safetensors`.
 
     Raises:
-        WeightsError: if the card contradicts the encoder or the encoder holds a value that is not finite.
+        WeightsError: if the card contradicts the encoder, a value is not finite, or the disk is full.
     """
     folder = Path(folder)
     found = encoder_map(encoder)
@@ -54,9 +54,15 @@ def save_encoder(encoder: nn.Module, folder: str | Path, card: EncoderCard) -> P
                 "the training has diverged, so lower the learning rate and start from an earlier checkpoint."
             )
     card = replace(card, weights_hash=hash_tensors(state))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / WEIGHTS_NAME, to_safetensors(state, metadata={CARD_KEY: card.to_json()}))
-    write_atomically(folder / CARD_NAME, card.to_json().encode())
+    weights = to_safetensors(state, metadata={CARD_KEY: card.to_json()})
+    try:
+        write_durably(folder / WEIGHTS_NAME, lambda file: file.write(weights))
+        write_durably(folder / CARD_NAME, lambda file: file.write(card.to_json().encode()))
+    except OSError as error:
+        raise WeightsError(
+            f"The encoder could not be written into {folder} ({error.strerror}): free space there; "
+            "what was there before is whole."
+        ) from error
     return folder / WEIGHTS_NAME
 
 
@@ -68,33 +74,3 @@ def hash_tensors(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, flush it to the disk and rename it; on failure leave no trace.
-
-    Args:
-        path: where the file shall be.
-        content: its bytes.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; not every file system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
