@@ -21,6 +21,7 @@ class DemoPlan:
         train_cases: labelled cases that both arms train on.
         validation_cases: labelled cases that choose the best model; all further ones are the test set.
         seeds: runs per arm.
+        shown: test cases on the page.
         pretraining: ids of the pretraining bundle that the demo overrides.
         transfer: ids of the liver bundle that the demo overrides, the same for both arms.
     """
@@ -30,6 +31,7 @@ class DemoPlan:
     train_cases: int = 2
     validation_cases: int = 2
     seeds: tuple[int, ...] = (0, 1, 2)
+    shown: int = 3
     pretraining: dict[str, Any] = field(
         default_factory=lambda: {
             "epochs": 8,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
+import multiprocessing
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
 from monai_ssl_transfer.data.ingest import ingest_ct
@@ -22,27 +21,15 @@ from monai_ssl_transfer.data.phantoms import write_phantom_dataset
 from monai_ssl_transfer.demo.comparison import paired_difference
 from monai_ssl_transfer.demo.page import html_table, write_page
 from monai_ssl_transfer.demo.pictures import LabelledSlice, contour_sheet, curves
-from monai_ssl_transfer.demo.plan import ARMS, DemoPlan, project_folder
+from monai_ssl_transfer.demo.plan import ARMS, DemoPlan
+from monai_ssl_transfer.demo.steps import pretrain, run_folder, transfer
+from monai_ssl_transfer.errors import DataError
 
-logger = logging.getLogger(__name__)
-
-
-def run_bundle(files: Sequence[str], **overrides: Any) -> None:
-    """Do what ``python -m monai.bundle run`` does, in this process: importing MONAI anew costs ten seconds each time.
-
-    Args:
-        files: configuration files relative to the project folder, the bundle's own first.
-        overrides: ids to override, as on the command line.
-    """
-    paths = [str(project_folder() / file) for file in files]
-    workflow = ConfigWorkflow(config_file=paths, workflow_type="train", logging_file=False, **overrides)
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
+MARK = "made_by_ssl_transfer_demo"
 
 
 class Demo:
-    """The steps of the demo; each writes into its own folder under ``out``.
+    """The demo; each step writes into its own folder under ``out``.
 
     Args:
         out: folder for everything.
@@ -53,24 +40,28 @@ class Demo:
         self.out = out
         self.plan = plan or DemoPlan()
         self.lits = out / "phantoms" / "lits"
-        self.encoder = out / "pretraining" / "encoder.safetensors"
         self.parts: dict[str, list[str]] = {}
 
     def run(self) -> Path:
         """Run every step and return the HTML page."""
-        steps: list[tuple[str, Callable[[], None]]] = [
-            ("phantoms and ingest", self.data),
-            ("self-supervised pretraining", self.pretrain),
-        ]
-        for seed in self.plan.seeds:
-            for arm in ARMS:
-                steps.append((f"liver segmentation, {arm}, seed {seed}", partial(self.transfer, arm, seed)))
         start = time.perf_counter()
-        with tqdm(steps, unit="step", desc="demo") as bar:
-            for name, step in bar:
-                bar.set_description(name)
-                step()
+        self.clear()
+        self.data()
+        self.train()
         return self.report(time.perf_counter() - start)
+
+    def clear(self) -> None:
+        """Empty the folder, if it is the demo's own.
+
+        Raises:
+            DataError: the folder holds something else.
+        """
+        if self.out.exists() and any(self.out.iterdir()):
+            if not (self.out / MARK).exists():
+                raise DataError(f"{self.out} holds files that no demo wrote: give another folder with --out.")
+            shutil.rmtree(self.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / MARK).touch()
 
     def data(self) -> None:
         """Generate the phantoms and ingest the unlabelled ones; only these are seen in pretraining."""
@@ -79,62 +70,38 @@ class Demo:
         tqdm.write(report.summary())
         self.parts = self.plan.divide([str(case["case"]) for case in liver_cases(self.lits)])
 
-    def pretrain(self) -> None:
-        """Pretrain the encoder on the unlabelled slices."""
-        run_bundle(
-            [
-                "bundles/ct_ssl_pretraining/configs/train.json",
-                "configs/methods/simclr.json",
-                "configs/encoders/resnet18.json",
-                "configs/scale/small_store.json",
-            ],
-            dataset_dir=str(self.out / "store"),
-            output_dir=str(self.out / "pretraining"),
-            **self.plan.pretraining,
-        )
+    def train(self) -> None:
+        """Pretrain and fine-tune in two processes; the arm from scratch need not wait for the pretraining."""
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(2, mp_context=spawn) as pool, self._bar() as bar:
+            pretraining = pool.submit(pretrain, self.out, self.plan)
+            waiting = {pretraining} | {self._submit(pool, "scratch", seed) for seed in self.plan.seeds}
+            while waiting:
+                done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                bar.update(self._finished_rounds() - bar.n)
+                for future in done:
+                    future.result()
+                    if future is pretraining:
+                        waiting |= {self._submit(pool, "pretrained", seed) for seed in self.plan.seeds}
 
-    def transfer(self, arm: str, seed: int) -> None:
-        """Fine-tune one arm with one seed, then evaluate it on the test cases and write their masks."""
-        folder = self.run_folder(arm, seed)
-        bundle = "bundles/ct_liver_segmentation/configs"
-        network = "configs/networks/unet_resnet18.json"
-        common = {**self.plan.transfer, "dataset_dir": str(self.lits), "seed": seed, "train_cases": self.parts["train"]}
-        run_bundle(
-            [f"{bundle}/train.json", network],
-            output_dir=str(folder),
-            cache_dir=str(self.out / "cache"),
-            encoder_weights=str(self.encoder) if arm == "pretrained" else None,
-            validation_cases=self.parts["validation"],
-            **common,
-        )
-        run_bundle(
-            [f"{bundle}/train.json", f"{bundle}/evaluate.json", network],
-            model_file=str(folder / "models" / "model.pt"),
-            output_dir=str(folder / "test"),
-            validation_cases=self.parts["test"],
-            **common,
-        )
-        if seed == self.plan.seeds[0]:
-            self.segment(folder)
+    def _submit(self, pool: ProcessPoolExecutor, arm: str, seed: int) -> Future[None]:
+        return pool.submit(transfer, self.out, self.plan, self.parts, arm, seed)
 
-    def segment(self, folder: Path) -> None:
-        """Write the masks of the first three test cases with the trained model of a run."""
-        for case in self.shown_cases():
-            run_bundle(
-                ["bundles/ct_liver_segmentation/configs/inference.json", "configs/networks/unet_resnet18.json"],
-                dataset_dir=str(case["image"]),
-                output_dir=str(folder / "masks"),
-                model_file=str(folder / "models" / "model.pt"),
-                pixel_spacing=self.plan.transfer["pixel_spacing"],
-            )
+    def _bar(self) -> Any:
+        """A bar over epochs of pretraining and validations of every run."""
+        runs = len(ARMS) * len(self.plan.seeds)
+        total = self.plan.pretraining["epochs"] + runs * (
+            self.plan.transfer["epochs"] // self.plan.transfer["val_interval"]
+        )
+        return tqdm(total=total, desc="pretraining and transfer", unit="round")
 
-    def run_folder(self, arm: str, seed: int) -> Path:
-        """Folder of one run."""
-        return self.out / "transfer" / arm / f"seed_{seed}"
+    def _finished_rounds(self) -> int:
+        files = [self.out / "pretraining" / "metrics.jsonl", *self.out.glob("transfer/*/*/validation.jsonl")]
+        return sum(len(file.read_text().splitlines()) for file in files if file.exists())
 
     def shown_cases(self) -> list[dict[str, Any]]:
         """Test cases that the page shows."""
-        return [case for case in liver_cases(self.lits) if str(case["case"]) in self.parts["test"][:3]]
+        return [case for case in liver_cases(self.lits) if str(case["case"]) in self.parts["test"][: self.plan.shown]]
 
     def report(self, seconds: float) -> Path:
         """Write ``results.csv`` and ``index.html``; print the table."""
@@ -160,7 +127,7 @@ class Demo:
         values: dict[tuple[str, str], list[float]] = {}
         for arm in ARMS:
             for seed in self.plan.seeds:
-                with (self.run_folder(arm, seed) / "test" / "metrics.csv").open() as file:
+                with (run_folder(self.out, arm, seed) / "test" / "metrics.csv").open() as file:
                     records = list(csv.DictReader(file))
                 for name in ("liver", "tumour"):
                     dice = [float(record["dice"]) for record in records if record["class"] == name]
@@ -190,7 +157,9 @@ class Demo:
         pretraining = {"loss": [record["loss"] for record in records]}
         if "knn_accuracy" in records[-1]:
             pretraining["kNN accuracy of the body region"] = [r["knn_accuracy"] for r in records if "knn_accuracy" in r]
-        transfer = {arm: [_validation_curve(self.run_folder(arm, seed)) for seed in self.plan.seeds] for arm in ARMS}
+        transfer = {
+            arm: [_validation_curve(run_folder(self.out, arm, seed)) for seed in self.plan.seeds] for arm in ARMS
+        }
         return curves(pretraining, transfer)
 
     def _slices(self) -> list[LabelledSlice]:
@@ -206,7 +175,7 @@ class Demo:
 
     def _mask(self, arm: str, image: Path) -> np.ndarray:
         name = image.name.removesuffix(".gz").removesuffix(".nii")
-        return read_nifti_labels(self.run_folder(arm, self.plan.seeds[0]) / "masks" / f"{name}_seg.nii.gz", image)
+        return read_nifti_labels(run_folder(self.out, arm, self.plan.seeds[0]) / "masks" / f"{name}_seg.nii.gz", image)
 
 
 def _validation_curve(folder: Path) -> list[float]:
@@ -223,6 +192,4 @@ def run_demo(out: Path) -> Path:
     Returns:
         The HTML page.
     """
-    logging.basicConfig(level=logging.WARNING)
-    logging.getLogger("ignite").setLevel(logging.ERROR)
     return Demo(out).run()
