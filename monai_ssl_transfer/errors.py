@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import TracebackType
+
 
 class UserError(Exception):
     """A problem the user can mend; its message is one sentence with the file (if any) and the remedy."""
@@ -17,3 +20,30 @@ class WeightsError(UserError):
 
 class TrainingError(UserError):
     """Training was stopped because going on would waste the user's time."""
+
+
+def user_error_of(error: BaseException | None) -> UserError | None:
+    """Return the `UserError` that an exception was raised from, at any depth of its chain, if there is one."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def explain_user_errors() -> None:
+    """Let an uncaught exception end with the sentence of the `UserError` behind it.
+
+    MONAI wraps what goes wrong in a configuration into errors of many lines about the configuration; the
+    traceback stays, and the sentence that helps becomes the last line. Bundles call this in ``initialize``.
+    """
+    previous = sys.excepthook
+    if getattr(previous, "explains_user_errors", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        previous(kind, error, trace)
+        cause = user_error_of(error)
+        if cause is not None and cause is not error:
+            sys.stderr.write(f"\n{type(cause).__name__}: {cause}\n")
+
+    hook.explains_user_errors = True  # type: ignore[attr-defined]
+    sys.excepthook = hook
