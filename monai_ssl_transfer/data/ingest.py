@@ -68,7 +68,8 @@ def ingest_ct(
     labels = read_labels_csv(labels_csv) if labels_csv is not None else {}
     paths, problems = list_files(source, exclude=(store, private_folder(store)))
     if not paths:
-        raise DataError(f"{source} holds no files, give the folder that holds the scans")
+        links = f" but {len(problems)} folder(s) that cannot be searched ({problems[0].sentence})" if problems else ""
+        raise DataError(f"{source} holds no files{links}, give the folder that holds the scans")
     with SliceStoreWriter(store) as writer, _processes(workers) as pool:
         stored = StoredSeries(store)
         pseudonyms = open_salt(store, bool(stored.numbers))

@@ -205,7 +205,9 @@ class ExactResumeHandler:
 
 def _stateful(engine: PretrainingTrainer) -> dict[str, Any]:
     """The trainer's handlers that have a state, by the name of their class."""
-    return {type(one).__name__: one for one in engine.handlers if hasattr(one, "load_state_dict")}
+    # both methods: MONAI's CheckpointSaver has load_state_dict alone
+    both = [one for one in engine.handlers if hasattr(one, "state_dict") and hasattr(one, "load_state_dict")]
+    return {type(one).__name__: one for one in both}
 
 
 def _gathered(state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -49,6 +49,7 @@ NETWORKS = {
 OVERLAY_BUNDLES = {
     "methods/": "ct_ssl_pretraining",
     "encoders/": "ct_ssl_pretraining",
+    "scale/small_store": "ct_ssl_pretraining",
     "networks/classifier": "ct_body_region_classification",
     "": "ct_liver_segmentation",
 }

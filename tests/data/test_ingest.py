@@ -198,6 +198,10 @@ def test_wrong_sources_are_user_errors(tmp_path: Path) -> None:
     (tmp_path / "blank").mkdir()
     with pytest.raises(DataError, match="holds no files"):
         ingest(tmp_path / "blank", tmp_path / "store")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "elsewhere").symlink_to(tmp_path / "blank")
+    with pytest.raises(DataError, match="a link to a folder, which is not followed"):
+        ingest(tmp_path / "links", tmp_path / "store")
     (tmp_path / "blank" / "notes.txt").write_text("hello")
     with pytest.raises(DataError, match="could be kept"):
         ingest(tmp_path / "blank", tmp_path / "store")

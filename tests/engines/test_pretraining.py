@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 import torch
-from monai.handlers import StatsHandler, from_engine
+from monai.handlers import CheckpointSaver, StatsHandler, from_engine
 from torch import Tensor
 
 from monai_ssl_transfer.data.order import ArithmeticBatchSampler
@@ -136,9 +136,12 @@ def test_bf16_on_cpu_and_stock_handlers(tmp_path: Path, caplog: pytest.LogCaptur
             return output
 
     with caplog.at_level("INFO"):
-        tiny_run.build(
-            tmp_path, epochs=1, method=_Kinds(), options=StepOptions(precision="bf16"), handlers=[stats]
-        ).run()
+        method = _Kinds()
+        saver = CheckpointSaver(str(tmp_path / "stock"), {"method": method}, save_final=True)
+        options = StepOptions(precision="bf16")
+        tiny_run.build(tmp_path, epochs=1, method=method, options=options, handlers=[stats, saver]).run()
+    kept = torch.load(next((tmp_path / "stock").glob("*.pt")), weights_only=True)
+    assert all(torch.equal(kept[name], value) for name, value in method.state_dict().items())
     assert set(kinds) == {torch.bfloat16}
     assert seen == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
     assert caplog.text.count("Loss: ") == 5
