@@ -37,7 +37,6 @@ class KNNOptions:
         interval: epochs between two evaluations.
         bank: at most so many labelled slices are looked up.
         queries: at most so many slices are classified.
-        query_fraction: fraction of patients whose slices are classified; the others fill the bank.
         image_size: side in pixels to which slices are resized.
         batch_size: slices per forward pass.
     """
@@ -47,20 +46,38 @@ class KNNOptions:
     interval: int = 1
     bank: int = 20_000
     queries: int = 4_000
-    query_fraction: float = 0.3
     image_size: int = 224
     batch_size: int = 64
 
 
+@dataclass(frozen=True)
+class LabelledEmbeddings:
+    """What is looked up.
+
+    Args:
+        embeddings: (N, D) L2-normalised.
+        labels: (N,) int64 in ``range(classes)``.
+        patients: (N,) int64; a query never sees its own patient.
+    """
+
+    embeddings: torch.Tensor
+    labels: torch.Tensor
+    patients: torch.Tensor
+
+
 def knn_classify(
-    bank: torch.Tensor, labels: torch.Tensor, queries: torch.Tensor, classes: int, options: KNNOptions | None = None
+    bank: LabelledEmbeddings,
+    queries: torch.Tensor,
+    patients: torch.Tensor,
+    classes: int,
+    options: KNNOptions | None = None,
 ) -> torch.Tensor:
     """Weighted vote of the nearest neighbours by cosine (Wu et al. 2018, section 3.4), in tiles of bounded memory.
 
     Args:
-        bank: (N, D) L2-normalised.
-        labels: (N,) int64 in ``range(classes)``.
+        bank: what is looked up.
         queries: (Q, D) L2-normalised.
+        patients: (Q,) int64, patient of each query, who is left out of its vote.
         classes: number of classes.
         options: neighbours and temperature.
 
@@ -68,22 +85,27 @@ def knn_classify(
         (Q,) int64 predicted classes.
     """
     options = options or KNNOptions()
-    count = min(options.neighbours, len(bank))
+    count = min(options.neighbours, len(bank.labels))
     votes = []
-    for part in queries.split(512):
-        similarity, place = _nearest(bank, part, count)
+    for part, owners in zip(queries.split(512), patients.split(512), strict=True):
+        similarity, place = _nearest(bank, part, owners, count)
+        # a similarity of -inf is a slice of the same patient, whose weight is 0
         weight = torch.exp((similarity - similarity[:, :1]) / options.temperature)
         score = torch.zeros(len(part), classes, device=part.device)
-        votes.append(score.scatter_add_(1, labels[place], weight).argmax(dim=1))
+        votes.append(score.scatter_add_(1, bank.labels[place], weight).argmax(dim=1))
     return torch.cat(votes)
 
 
-def _nearest(bank: torch.Tensor, queries: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _nearest(
+    bank: LabelledEmbeddings, queries: torch.Tensor, patients: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Running top-k over tiles of the bank: never more than 512 x 16,384 similarities at once."""
     best = torch.full((len(queries), 0), 0.0, device=queries.device)
     place = torch.zeros(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for start in range(0, len(bank), 16_384):
-        similarity = queries @ bank[start : start + 16_384].T
+    for start in range(0, len(bank.labels), 16_384):
+        tile = slice(start, start + 16_384)
+        similarity = queries @ bank.embeddings[tile].T
+        similarity.masked_fill_(patients[:, None] == bank.patients[tile], -torch.inf)
         top, index = similarity.topk(min(count, similarity.shape[1]), dim=1)
         best, place = torch.cat([best, top], dim=1), torch.cat([place, index + start], dim=1)
         best, chosen = best.topk(min(count, best.shape[1]), dim=1)
@@ -91,35 +113,26 @@ def _nearest(bank: torch.Tensor, queries: torch.Tensor, count: int) -> tuple[tor
     return best, place
 
 
-def split_by_patient(
-    labels: np.ndarray, patients: np.ndarray, query_fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split labelled slices into bank and queries so that no patient is in both.
+def answerable(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Labelled slices whose class another patient has too; without one, no neighbour can give the right answer.
 
     Args:
         labels: (N,) classes, negative for unlabelled.
         patients: (N,) patient numbers.
-        query_fraction: fraction of patients that are queries, at least one.
-        seed: which patients.
 
     Returns:
-        Slice numbers of the bank and of the queries, both sorted; either may be empty with fewer than two patients.
+        Their numbers, sorted.
     """
-    labelled = np.flatnonzero(labels >= 0)
-    unique = np.unique(patients[labelled])
-    if len(unique) < 2:
-        return labelled, labelled[:0]
-    order = epoch_order(len(unique), seed, 0)(np.arange(len(unique)))
-    chosen = unique[order[: max(1, round(query_fraction * len(unique)))]]
-    is_query = np.isin(patients[labelled], chosen)
-    return labelled[~is_query], labelled[is_query]
+    shared = [one for one in np.unique(labels[labels >= 0]) if len(np.unique(patients[labels == one])) > 1]
+    return np.flatnonzero(np.isin(labels, shared))
 
 
 class OnlineKNNHandler:
     """Classifies labelled slices of the store by their nearest neighbours at the end of an epoch.
 
-    ``engine.state.metrics`` gets ``knn_accuracy`` and ``knn_balanced_accuracy``. A store without labels from two
-    patients and two classes is reported in the log, and the evaluation is left out.
+    A slice is never classified by slices of its own patient, and classes of one patient alone are not asked for (the
+    log says how many). ``engine.state.metrics`` gets ``knn_accuracy`` and ``knn_balanced_accuracy``.
+    Without two classes that two patients have, the log says so and the evaluation is left out.
 
     Args:
         encoder: gives (B, D); its mode is put back after the evaluation.
@@ -127,7 +140,7 @@ class OnlineKNNHandler:
         channels: "windows", "single" or "neighbours".
         target: ``"label"``, ``"body_part"``, or ``"auto"``: labels where there are any.
         options: settings of the vote.
-        seed: which patients are queries.
+        seed: which slices, where there are more than the options allow.
     """
 
     def __init__(
@@ -144,14 +157,16 @@ class OnlineKNNHandler:
         self.options = options or KNNOptions()
         self.store = SliceDataset(store, channels).store
         self.labels = _targets(self.store.index, target)
-        patients = np.asarray(self.store.patient_numbers())
-        bank, queries = split_by_patient(self.labels, patients, self.options.query_fraction, seed)
-        self.bank, self.queries = _some(bank, self.options.bank, seed), _some(queries, self.options.queries, seed)
+        self.patients = np.asarray(self.store.patient_numbers()).astype(np.int64)
+        self.bank = _some(np.flatnonzero(self.labels >= 0), self.options.bank, seed)
+        kept = np.full_like(self.labels, -1)
+        kept[self.bank] = self.labels[self.bank]
+        self.queries = _some(answerable(kept, self.patients), self.options.queries, seed)
 
     @property
     def possible(self) -> bool:
-        """Whether there are labelled slices of two patients and two classes."""
-        return len(self.queries) > 0 and len(np.unique(self.labels[self.bank])) > 1
+        """Whether there are two classes that two patients have."""
+        return len(np.unique(self.labels[self.queries])) > 1
 
     def attach(self, engine: PretrainingTrainer) -> None:
         """Register on the trainer (on the first process only)."""
@@ -159,8 +174,10 @@ class OnlineKNNHandler:
             return
         if self.possible:
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.options.interval), self.evaluate)
+            left_out = len(np.setdiff1d(np.unique(self.labels[self.bank]), np.unique(self.labels[self.queries])))
+            logger.info("online kNN: %d slices; %d classes of one patient alone", len(self.queries), left_out)
         else:
-            logger.info("online kNN is left out: it needs labelled slices of two patients and two classes")
+            logger.info("online kNN is left out: it needs two classes that two patients have")
 
     def evaluate(self, engine: PretrainingTrainer) -> None:
         """Write the metrics of the encoder as it is now."""
@@ -179,10 +196,14 @@ class OnlineKNNHandler:
             DataError: when the store has no labels to compare with.
         """
         if not self.possible:
-            raise DataError("kNN needs labelled slices of two patients and two classes; ingest with --labels.")
-        bank, queries = self._embedded(self.bank, device), self._embedded(self.queries, device)
+            raise DataError("kNN needs two classes that two patients have; ingest more scans, or give --labels.")
+        embeddings = self._embedded(self.bank, device)
         classes, numbers = np.unique(self.labels[self.bank], return_inverse=True)
-        votes = knn_classify(bank, torch.from_numpy(numbers).to(device), queries, len(classes), self.options)
+        patients = torch.from_numpy(self.patients).to(device)
+        bank = LabelledEmbeddings(embeddings, torch.from_numpy(numbers).to(device), patients[self.bank])
+        # the queries are a part of the bank
+        queries = embeddings[np.searchsorted(self.bank, self.queries)]
+        votes = knn_classify(bank, queries, patients[self.queries], len(classes), self.options)
         predicted, truth = classes[votes.cpu().numpy()], self.labels[self.queries]
         recalls = [float(np.mean(predicted[truth == one] == one)) for one in np.unique(truth)]
         return {
