@@ -34,7 +34,7 @@ class DemoPlan:
     shown: int = 3
     pretraining: dict[str, Any] = field(
         default_factory=lambda: {
-            "epochs": 8,
+            "epochs": 12,
             "batch_size": 64,
             "image_size": 64,
             "num_workers": 0,
@@ -45,6 +45,7 @@ class DemoPlan:
         default_factory=lambda: {
             "epochs": 6,
             "val_interval": 2,
+            "encoder_learning_rate_factor": 1.0,
             "slices_per_epoch": 64,
             "batch_size": 8,
             "pixel_spacing": 3.0,

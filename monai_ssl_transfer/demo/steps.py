@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,19 @@ def pretrain(out: Path, plan: DemoPlan) -> None:
             output_dir=str(out / "pretraining"),
             **plan.pretraining,
         )
+        write_random_knn(out, plan.pretraining["image_size"])
+
+
+def write_random_knn(out: Path, image_size: int) -> None:
+    """Write the kNN accuracy of an encoder that has learned nothing: the mark that pretraining must pass."""
+    import torch
+
+    from monai_ssl_transfer.engines.knn import KNNOptions, OnlineKNNHandler
+    from monai_ssl_transfer.networks import build_encoder
+
+    torch.manual_seed(0)
+    handler = OnlineKNNHandler(build_encoder("resnet18"), out / "store", options=KNNOptions(image_size=image_size))
+    (out / "pretraining" / "random_knn.json").write_text(json.dumps(handler.scores("cpu")))
 
 
 def transfer(out: Path, plan: DemoPlan, parts: dict[str, list[str]], arm: str, seed: int) -> None:

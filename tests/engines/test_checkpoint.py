@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -197,20 +198,12 @@ def _weight_bytes(path: Path) -> int:
     return path.read_bytes().index(numbers) + 10
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
-    if mount.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mount.stderr.decode().strip()}")
-    try:
-        folder = disk / "checkpoints"
-        small = {"weights": torch.arange(100_000, dtype=torch.float32)}
-        write_checkpoint(folder / "step_0000000001.ckpt", small)
-        with pytest.raises(TrainingError, match=rf"{folder}.*No space left.*step_0000000001"):
-            write_checkpoint(folder / "step_0000000002.ckpt", {"weights": torch.zeros(1_000_000)})
-        assert [path.name for path in folder.iterdir()] == ["step_0000000001.ckpt"]
-        kept = torch.load(folder / "step_0000000001.ckpt", weights_only=True)
-        assert torch.equal(kept["weights"], small["weights"])
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(small_disk: Callable[[str], Path]) -> None:
+    folder = small_disk("1m") / "checkpoints"
+    small = {"weights": torch.arange(100_000, dtype=torch.float32)}
+    write_checkpoint(folder / "step_0000000001.ckpt", small)
+    with pytest.raises(TrainingError, match=rf"{folder}.*No space left.*step_0000000001"):
+        write_checkpoint(folder / "step_0000000002.ckpt", {"weights": torch.zeros(1_000_000)})
+    assert [path.name for path in folder.iterdir()] == ["step_0000000001.ckpt"]
+    kept = torch.load(folder / "step_0000000001.ckpt", weights_only=True)
+    assert torch.equal(kept["weights"], small["weights"])
