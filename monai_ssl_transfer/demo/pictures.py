@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -73,8 +74,13 @@ def _contours(axis: Axes, labels: np.ndarray, colour: str, style: str) -> None:
             axis.plot(contour[:, 1], contour[:, 0], color=colour, linewidth=width, linestyle=style)
 
 
-def contour_sheet(slices: Sequence[LabelledSlice]) -> str:
-    """Draw one row per slice and one column per arm: soft-tissue window, true contour and predicted contour."""
+def contour_sheet(slices: Sequence[LabelledSlice], file: Path) -> str:
+    """Draw one row per slice and one column per arm: soft-tissue window, true contour and predicted contour.
+
+    Args:
+        slices: what to show.
+        file: the sheet is kept there as PNG, too.
+    """
     arms = list(slices[0].predictions)
     figure, axes = plt.subplots(
         len(slices), len(arms), figsize=(4 * len(arms), 3.6 * len(slices)), squeeze=False, facecolor="white"
@@ -86,4 +92,5 @@ def contour_sheet(slices: Sequence[LabelledSlice]) -> str:
             _contours(axis, one.predictions[arm], ARM_COLOURS[arm], "--")
             axis.set_title(f"{one.title}: {arm}", fontsize=9)
             axis.axis("off")
+    figure.savefig(file, dpi=80, bbox_inches="tight")
     return embedded(figure)

@@ -31,10 +31,10 @@ class DemoPlan:
     train_cases: int = 2
     validation_cases: int = 2
     seeds: tuple[int, ...] = (0, 1, 2)
-    shown: int = 3
+    shown: int = 2
     pretraining: dict[str, Any] = field(
         default_factory=lambda: {
-            "epochs": 12,
+            "epochs": 10,
             "batch_size": 64,
             "image_size": 64,
             "num_workers": 0,

@@ -120,7 +120,9 @@ class Demo:
                 "What the encoder learned without labels": f'<p class="verdict">{learned}</p>',
                 "Dice on the test cases": html_table(rows[0], rows[1:]) + f'<p class="verdict">{verdict}</p>',
                 "Curves": self._curves(),
-                "Test slices: truth (green) and prediction (dashed)": contour_sheet(self._slices()),
+                "Test slices: truth (green) and prediction (dashed)": contour_sheet(
+                    self._slices(), self.out / "contours.png"
+                ),
             },
         )
         return page
