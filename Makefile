@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# two threads at the most: more only makes the small networks here slower
-export OMP_NUM_THREADS ?= 2
+# one thread per process: OpenMP threads that share cores with other processes wait for each other, up to ten times as long
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-slow lint format smoke benchmarks clean
 

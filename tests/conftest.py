@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# before torch is imported: sums depend on the number of threads, and some tests compare runs bit for bit
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
