@@ -32,7 +32,34 @@ def check_backbone(spatial_dims: int, pretrained: bool) -> None:
         raise ValueError("pretrained=True downloads nothing here: call weights.load_encoder_weights on the network.")
 
 
-class TimmResNetBackbone(nn.Module, BaseEncoder):
+class RegisteredBackbone(nn.Module, BaseEncoder):
+    """What FlexibleUNet's register asks of a backbone class, answered from `channels_by_name`."""
+
+    channels_by_name = RESNET_CHANNELS
+
+    @classmethod
+    def get_encoder_names(cls) -> list[str]:
+        """Names under which FlexibleUNet finds these backbones."""
+        return [REGISTERED_PREFIX + name for name in cls.channels_by_name]
+
+    @classmethod
+    def get_encoder_parameters(cls) -> list[dict]:
+        """Constructor arguments per name; FlexibleUNet overwrites all but `architecture`."""
+        fixed = {"spatial_dims": 2, "in_channels": 3, "pretrained": False}
+        return [{"architecture": name, **fixed} for name in cls.channels_by_name]
+
+    @classmethod
+    def num_outputs(cls) -> list[int]:
+        """Number of feature maps per name."""
+        return [5] * len(cls.channels_by_name)
+
+    @classmethod
+    def num_channels_per_output(cls) -> list[tuple[int, ...]]:
+        """Channels of the feature maps per name."""
+        return list(cls.channels_by_name.values())
+
+
+class TimmResNetBackbone(RegisteredBackbone):
     """A timm ResNet that returns its five feature maps, at strides 2, 4, 8, 16 and 32.
 
     Args:
@@ -56,28 +83,8 @@ class TimmResNetBackbone(nn.Module, BaseEncoder):
         stride16 = self.encoder.layer3(stride8)
         return [stem, stride4, stride8, stride16, self.encoder.layer4(stride16)]
 
-    @classmethod
-    def get_encoder_names(cls) -> list[str]:
-        """Names under which FlexibleUNet finds these backbones."""
-        return [REGISTERED_PREFIX + name for name in RESNET_CHANNELS]
 
-    @classmethod
-    def get_encoder_parameters(cls) -> list[dict]:
-        """Constructor arguments per name; FlexibleUNet overwrites all but `architecture`."""
-        return [_parameters(name) for name in RESNET_CHANNELS]
-
-    @classmethod
-    def num_outputs(cls) -> list[int]:
-        """Number of feature maps per name."""
-        return [5] * len(RESNET_CHANNELS)
-
-    @classmethod
-    def num_channels_per_output(cls) -> list[tuple[int, ...]]:
-        """Channels of the feature maps per name."""
-        return list(RESNET_CHANNELS.values())
-
-
-class TimmViTBackbone(nn.Module, BaseEncoder):
+class TimmViTBackbone(RegisteredBackbone):
     """A timm ViT with a light convolutional pyramid: four evenly spaced taps become strides 4, 8, 16 and 32.
 
     All tokens of a plain ViT have stride 16. As in ViTDet (Li et al. 2022, "Exploring plain vision transformer
@@ -91,6 +98,8 @@ class TimmViTBackbone(nn.Module, BaseEncoder):
         in_channels: channels of the input.
         pretrained: False, required by FlexibleUNet.
     """
+
+    channels_by_name = VIT_CHANNELS
 
     def __init__(self, architecture: str, spatial_dims: int = 2, in_channels: int = 3, pretrained: bool = False):
         super().__init__()
@@ -122,31 +131,6 @@ class TimmViTBackbone(nn.Module, BaseEncoder):
             grid = tapped[number][:, 1:].transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
             features.append(layer(grid))
         return features
-
-    @classmethod
-    def get_encoder_names(cls) -> list[str]:
-        """Names under which FlexibleUNet finds these backbones."""
-        return [REGISTERED_PREFIX + name for name in VIT_CHANNELS]
-
-    @classmethod
-    def get_encoder_parameters(cls) -> list[dict]:
-        """Constructor arguments per name; FlexibleUNet overwrites all but `architecture`."""
-        return [_parameters(name) for name in VIT_CHANNELS]
-
-    @classmethod
-    def num_outputs(cls) -> list[int]:
-        """Number of feature maps per name."""
-        return [5] * len(VIT_CHANNELS)
-
-    @classmethod
-    def num_channels_per_output(cls) -> list[tuple[int, ...]]:
-        """Channels of the feature maps per name."""
-        return list(VIT_CHANNELS.values())
-
-
-def _parameters(name: str) -> dict:
-    """Arguments of one backbone as FlexibleUNet wants to find them."""
-    return {"architecture": name, "spatial_dims": 2, "in_channels": 3, "pretrained": False}
 
 
 def _vit_pyramid(in_channels: int, width: int, channels: tuple[int, ...]) -> tuple[nn.Sequential, nn.ModuleList]:
