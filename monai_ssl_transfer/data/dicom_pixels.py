@@ -48,11 +48,6 @@ def read_hu(header: SliceHeader) -> np.ndarray:
     return hu
 
 
-def read_stored(header: SliceHeader) -> np.ndarray:
-    """Stored values of one slice, sign and unused high bits put right; (rows, columns) integer."""
-    return _sign(_read_raw(header), header.bits_stored, header.signed)
-
-
 def _read_raw(header: SliceHeader) -> np.ndarray:
     """Pixels as unsigned numbers of the bits allocated."""
     try:

@@ -20,7 +20,7 @@ from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
 from monai_ssl_transfer.engines.transfer import save_model
 from monai_ssl_transfer.methods.base import SSLMethod
 from monai_ssl_transfer.views.recipes import Recipe
-from monai_ssl_transfer.views.windows import CT_MEAN, CT_STD, channel_windows, channels_count
+from monai_ssl_transfer.views.windows import channel_windows, channels_count, normalisation
 from monai_ssl_transfer.weights import EncoderCard, save_encoder
 
 
@@ -37,14 +37,14 @@ def pretraining_card(
         store: the ``SliceStore``.
         method: name of the method.
     """
-    count = channels_count(channels)
+    mean, std = normalisation(channels)
     return EncoderCard(
         architecture=architecture,
-        in_channels=count,
+        in_channels=channels_count(channels),
         channels=channels,
         windows=tuple((window.level, window.width) for window in channel_windows(channels)),
-        mean=(CT_MEAN,) * count,
-        std=(CT_STD,) * count,
+        mean=mean,
+        std=std,
         image_size=image_size,
         method={"name": method},
         recipe={"views": [asdict(view) for view in recipe]},

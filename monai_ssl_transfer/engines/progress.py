@@ -14,6 +14,7 @@ import ignite.distributed as idist
 from ignite.engine import Events
 from tqdm import tqdm
 
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
 from monai_ssl_transfer.engines.schedules import rates
 
@@ -175,9 +176,8 @@ class EpochRecords:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             kept = [line for line in _lines(self.path) if json.loads(line)["epoch"] <= engine.state.epoch]
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(f"{line}\n" for line in kept))
-            temporary.replace(self.path)
+            text = "".join(f"{line}\n" for line in kept)
+            write_durably(self.path, lambda file: file.write(text.encode()))
 
     def batch_here(self, engine: PretrainingTrainer) -> None:
         """Count a batch."""
