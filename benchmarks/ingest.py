@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_ssl_transfer.data.ingest import ingest_ct
+from monai_ssl_transfer.data.ct.ingest import ingest_ct
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "data"))
 from dicom_phantom import write_ct

@@ -12,7 +12,7 @@ from monai_ssl_transfer.errors import UserError
 
 
 def _ingest_ct(arguments: argparse.Namespace) -> int:
-    from monai_ssl_transfer.data.ingest import ingest_ct
+    from monai_ssl_transfer.data.ct.ingest import ingest_ct
 
     report = ingest_ct(
         arguments.source,
@@ -25,7 +25,7 @@ def _ingest_ct(arguments: argparse.Namespace) -> int:
 
 
 def _phantom_ct(arguments: argparse.Namespace) -> int:
-    from monai_ssl_transfer.data.phantoms import write_phantom_dataset
+    from monai_ssl_transfer.data.phantoms.ct_dataset import write_phantom_dataset
 
     print(write_phantom_dataset(arguments.out, cases=arguments.cases, size=arguments.size, seed=arguments.seed))
     return 0

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from monai_ssl_transfer.data.ingest import ingest_ct
-from monai_ssl_transfer.data.layouts import liver_cases
-from monai_ssl_transfer.data.nifti import read_nifti_ct, read_nifti_labels
-from monai_ssl_transfer.data.phantoms import write_phantom_dataset
+from monai_ssl_transfer.data.ct.ingest import ingest_ct
+from monai_ssl_transfer.data.ct.layouts import liver_cases
+from monai_ssl_transfer.data.ct.nifti import read_nifti_ct, read_nifti_labels
+from monai_ssl_transfer.data.phantoms.ct_dataset import write_phantom_dataset
 from monai_ssl_transfer.demo.comparison import paired_difference
 from monai_ssl_transfer.demo.page import html_table, write_page
 from monai_ssl_transfer.demo.pictures import LabelledSlice, contour_sheet, curves

@@ -15,7 +15,7 @@ import torch
 from ignite.engine import Events
 
 from monai_ssl_transfer import __version__
-from monai_ssl_transfer.data.body_part import BodyPart
+from monai_ssl_transfer.data.ct.body_part import BodyPart
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
 from monai_ssl_transfer.engines.transfer import save_model
 from monai_ssl_transfer.methods.base import SSLMethod

@@ -14,7 +14,7 @@ from monai.inferers import Inferer
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
-from monai_ssl_transfer.data.slice_transforms import AIR, pad_slices, resample_slices, working_size
+from monai_ssl_transfer.data.ct.slice_transforms import AIR, pad_slices, resample_slices, working_size
 from monai_ssl_transfer.errors import DataError, TrainingError
 from monai_ssl_transfer.views.windows import HUToChannels
 

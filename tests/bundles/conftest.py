@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_ssl_transfer.data.phantom_scan import PhantomOptions
-from monai_ssl_transfer.data.phantom_writers import write_lits_layout
+from monai_ssl_transfer.data.phantoms.ct_scan import PhantomOptions
+from monai_ssl_transfer.data.phantoms.ct_writers import write_lits_layout
 from monai_ssl_transfer.data.store import SeriesEntry
 from monai_ssl_transfer.data.store_writer import SliceStoreWriter, encode_slice
 

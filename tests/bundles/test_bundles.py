@@ -23,41 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(folder.name for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
 OVERLAYS = sorted(str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").rglob("*.json"))
 
-SMALL: dict[str, dict[str, Any]] = {
-    "ct_liver_segmentation": {
-        "train": {"slices_per_epoch": 8, "batch_size": 4, "image_size": 64, "pixel_spacing": 6.0, "val_interval": 1},
-        "evaluate": {"pixel_spacing": 6.0},
-        "inference": {"pixel_spacing": 6.0},
-    },
-    "ct_body_region_classification": {
-        "train": {"batch_size": 8, "image_size": 64, "pixel_spacing": 4.0, "validation_fraction": 0.5},
-        "evaluate": {"batch_size": 8, "image_size": 64, "pixel_spacing": 4.0},
-        "inference": {"batch_size": 8, "image_size": 64, "pixel_spacing": 4.0},
-    },
-    "ct_ssl_pretraining": {
-        "train": {"batch_size": 8, "image_size": 32, "encoder_name": "resnet18", "knn_interval": 1},
-        "evaluate": {"batch_size": 8, "image_size": 32, "encoder_name": "resnet18"},
-        "inference": {"image_size": 32, "encoder_name": "resnet18"},
-    },
+SETTINGS: dict[str, dict[str, Any]] = {
+    bundle: json.loads((Path(__file__).parent / "settings" / f"{bundle}.json").read_text()) for bundle in BUNDLES
 }
-"""Overrides that make a run tiny."""
-NETWORKS = {
-    "ct_liver_segmentation": "networks/unet_resnet18.json",
-    "ct_body_region_classification": "networks/classifier_resnet18.json",
-}
-"""Overlay with a small encoder for the runs; the checks of the definition use the bundle's own network."""
-OVERLAY_BUNDLES = {
-    "methods/": "ct_ssl_pretraining",
-    "encoders/": "ct_ssl_pretraining",
-    "scale/small_store": "ct_ssl_pretraining",
-    "networks/classifier": "ct_body_region_classification",
-    "": "ct_liver_segmentation",
-}
-"""Which bundle an overlay is for, by the beginning of its name."""
+"""Per bundle: overrides that make each workflow tiny, an overlay with a small encoder for the runs ("network"; the
+checks of the definition use the bundle's own network), and the beginnings of the names of the overlays that it takes."""
 SHARED = ("network_def", "network", "inferer", "channels", "pixel_spacing", "image_size", "class_names", "precision")
 """Ids of train.json and inference.json that must be equal where both have them."""
-NO_TORCHSCRIPT: dict[str, str] = {}
-"""Bundles whose network TorchScript cannot hold, with the reason."""
 METADATA_SCHEMA = {
     "type": "object",
     "required": [
@@ -112,9 +84,9 @@ def workflow(bundle: str, kind: str, **override: Any) -> ConfigWorkflow:
         kind
     ]
     files = [config(bundle, name) for name in names]
-    if bundle in NETWORKS:
-        files.append(str(ROOT / "configs" / NETWORKS[bundle]))
-    override = {"num_workers": 0, "device": torch.device("cpu")} | SMALL[bundle][kind] | override
+    if "network" in SETTINGS[bundle]:
+        files.append(str(ROOT / "configs" / SETTINGS[bundle]["network"]))
+    override = {"num_workers": 0, "device": torch.device("cpu")} | SETTINGS[bundle][kind] | override
     return ConfigWorkflow(
         files, logging_file=False, workflow_type="infer" if kind == "inference" else "train", **override
     )
@@ -209,7 +181,7 @@ def test_load_returns_the_network_with_its_weights(bundle: str, kind: str, tmp_p
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
 
 
-@pytest.mark.parametrize("bundle", [name for name in BUNDLES if name not in NO_TORCHSCRIPT])
+@pytest.mark.parametrize("bundle", [name for name in BUNDLES if "no_torchscript" not in SETTINGS[name]])
 def test_torchscript_export_gives_the_same_output(bundle: str, tmp_path: Path):
     network = ConfigParser(content(bundle, "inference.json")).get_parsed_content("network_def").eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")
@@ -229,15 +201,22 @@ def test_torchscript_export_gives_the_same_output(bundle: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_overlay_fits_its_bundle(overlay: str):
+def test_some_bundle_takes_every_overlay(overlay: str):
+    assert any(overlay.startswith(tuple(SETTINGS[bundle]["overlays"])) for bundle in BUNDLES)
+
+
+PAIRS = [(one, bundle) for bundle in BUNDLES for one in OVERLAYS if one.startswith(tuple(SETTINGS[bundle]["overlays"]))]
+
+
+@pytest.mark.parametrize(("overlay", "bundle"), PAIRS)
+def test_every_overlay_fits_its_bundles(overlay: str, bundle: str):
     """What it changes exists in the training of its bundle, and what it builds can be built."""
-    bundle = next(name for prefix, name in OVERLAY_BUNDLES.items() if overlay.startswith(prefix))
     wanted = ConfigParser.load_config_file(str(ROOT / "configs" / overlay))
     train = content(bundle, "train.json")
     ids = {name.lstrip("+").split("#")[0] for name in wanted if not name.startswith("_")}
     parser = ConfigParser(train)
     parser.update(wanted)
-    if bundle == "ct_ssl_pretraining":
+    if "method_name" in train:  # a pretraining
         parser.update({"image_size": 32, "encoder_name": wanted.get("encoder_name", "resnet18")})
         assert isinstance(parser.get_parsed_content("method"), torch.nn.Module)
         return
@@ -308,7 +287,7 @@ def test_pretraining_train_evaluate_inference(region_store: Path, tmp_path: Path
     assert (run / "encoder.safetensors").is_file()
     carry_out(workflow(name, "evaluate", dataset_dir=str(region_store), output_dir=str(run)))
     pretrained = load_file(run / "encoder.safetensors")
-    for task in NETWORKS:  # the encoder reaches both task networks
+    for task in ("ct_liver_segmentation", "ct_body_region_classification"):
         transfer = workflow(task, "train", encoder_weights=str(run / "encoder.safetensors"))
         transfer.initialize()
         loaded = transfer.network_def.state_dict()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_ssl_transfer.data.labelled_cases import cases_to_evaluate, divide_cases
+from monai_ssl_transfer.data.ct.labelled_cases import cases_to_evaluate, divide_cases
 from monai_ssl_transfer.data.labelled_slices import (
     LabelledSliceDataset,
     all_slices,

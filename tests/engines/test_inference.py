@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, Orientationd, SaveImaged
 from torch import nn
 
-from monai_ssl_transfer.data.slice_transforms import RestoreAffined
+from monai_ssl_transfer.data.ct.slice_transforms import RestoreAffined
 from monai_ssl_transfer.engines.inference import PrecisionInferer, SliceVolumeInferer
 from monai_ssl_transfer.errors import DataError, TrainingError
 

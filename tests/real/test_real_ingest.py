@@ -10,11 +10,11 @@ import numpy as np
 import pydicom
 import pytest
 
-from monai_ssl_transfer.data.dicom import read_dicom_series
-from monai_ssl_transfer.data.dicom_header import read_header
-from monai_ssl_transfer.data.dicom_pixels import read_hu
-from monai_ssl_transfer.data.ingest import ingest_ct
-from monai_ssl_transfer.data.nifti import read_nifti_ct, read_nifti_labels
+from monai_ssl_transfer.data.ct.dicom import read_dicom_series
+from monai_ssl_transfer.data.ct.dicom_header import read_header
+from monai_ssl_transfer.data.ct.dicom_pixels import read_hu
+from monai_ssl_transfer.data.ct.ingest import ingest_ct
+from monai_ssl_transfer.data.ct.nifti import read_nifti_ct, read_nifti_labels
 from monai_ssl_transfer.data.redaction import private_folder
 from monai_ssl_transfer.data.store import SliceStore
 

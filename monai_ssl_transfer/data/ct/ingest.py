@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from monai_ssl_transfer.data.body_part import BodyPart, read_labels_csv
-from monai_ssl_transfer.data.dicom_series import group_slices
-from monai_ssl_transfer.data.ingest_account import Account
-from monai_ssl_transfer.data.ingest_report import REPORT_NAME, IngestReport, read_report
-from monai_ssl_transfer.data.ingest_worker import (
+from monai_ssl_transfer.data.ct.body_part import BodyPart, read_labels_csv
+from monai_ssl_transfer.data.ct.dicom_series import group_slices
+from monai_ssl_transfer.data.ct.ingest_account import Account
+from monai_ssl_transfer.data.ct.ingest_report import REPORT_NAME, IngestReport, read_report
+from monai_ssl_transfer.data.ct.ingest_worker import (
     FileScan,
     SeriesJob,
     follow_parent,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from monai_ssl_transfer.data.phantom_scan import REGIONS, Phantom, PhantomOptions, make_ct_phantom
-from monai_ssl_transfer.data.phantom_writers import derived_seed, write_dicom_series, write_lits_layout, write_nifti
+from monai_ssl_transfer.data.phantoms.ct_scan import REGIONS, Phantom, PhantomOptions, make_ct_phantom
+from monai_ssl_transfer.data.phantoms.ct_writers import derived_seed, write_dicom_series, write_lits_layout, write_nifti
 from monai_ssl_transfer.errors import DataError
 
 __all__ = [

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_ssl_transfer.data.label_checks import KnownLabelsd, SameGridd
+from monai_ssl_transfer.data.ct.label_checks import KnownLabelsd, SameGridd
 from monai_ssl_transfer.errors import DataError
 
 

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_ssl_transfer.data.body_part import BodyPart
-from monai_ssl_transfer.data.dicom import read_slice, resolve_clashes, series_geometry
-from monai_ssl_transfer.data.dicom_file import identifiers_of, looks_like_dicom, open_header
-from monai_ssl_transfer.data.dicom_header import SliceHeader, headers_of
-from monai_ssl_transfer.data.dicom_series import SliceGroup
-from monai_ssl_transfer.data.nifti import check_hounsfield, open_nifti
+from monai_ssl_transfer.data.ct.body_part import BodyPart
+from monai_ssl_transfer.data.ct.dicom import read_slice, resolve_clashes, series_geometry
+from monai_ssl_transfer.data.ct.dicom_file import identifiers_of, looks_like_dicom, open_header
+from monai_ssl_transfer.data.ct.dicom_header import SliceHeader, headers_of
+from monai_ssl_transfer.data.ct.dicom_series import SliceGroup
+from monai_ssl_transfer.data.ct.nifti import check_hounsfield, open_nifti
+from monai_ssl_transfer.data.ct.volume import slice_gaps, stack_affine
 from monai_ssl_transfer.data.redaction import Pseudonyms
 from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.data.store import SeriesEntry
 from monai_ssl_transfer.data.store_writer import EncodedSlice, encode_slice
-from monai_ssl_transfer.data.volume import slice_gaps, stack_affine
 
 
 @dataclass(frozen=True)

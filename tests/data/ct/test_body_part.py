@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_ssl_transfer.data.body_part import BodyPart, body_part_from_tags, body_part_from_text, read_labels_csv
+from monai_ssl_transfer.data.ct.body_part import BodyPart, body_part_from_tags, body_part_from_text, read_labels_csv
 from monai_ssl_transfer.errors import DataError
 
 

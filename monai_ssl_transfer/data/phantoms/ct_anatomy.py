@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_ssl_transfer.data.phantom_canvas import Canvas, Solid
+from monai_ssl_transfer.data.phantoms.ct_canvas import Canvas, Solid
 
 LIVER, TUMOUR = 1, 2
 DIAPHRAGM_TOP = 462.0

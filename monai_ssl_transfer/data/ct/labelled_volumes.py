@@ -166,7 +166,7 @@ def _fill(
 def _encode_case(
     key: str, case: Mapping[str, Any], label_map: Mapping[int, int] | None
 ) -> tuple[SeriesEntry, list[EncodedSlice]]:
-    from monai_ssl_transfer.data.nifti import read_nifti_ct, read_nifti_labels
+    from monai_ssl_transfer.data.ct.nifti import read_nifti_ct, read_nifti_labels
 
     volume = read_nifti_ct(case["image"])
     labels = read_nifti_labels(case["label"], volume)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_ssl_transfer.data.dicom_header import ACQUISITION_KEYS, SliceHeader
+from monai_ssl_transfer.data.ct.dicom_header import ACQUISITION_KEYS, SliceHeader
 
 SAME_POSITION_MM = 0.01
 

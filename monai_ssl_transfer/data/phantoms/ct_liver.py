@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from monai_ssl_transfer.data.phantom_anatomy import LIVER, TUMOUR, Trunk
-from monai_ssl_transfer.data.phantom_canvas import Point, Solid
+from monai_ssl_transfer.data.phantoms.ct_anatomy import LIVER, TUMOUR, Trunk
+from monai_ssl_transfer.data.phantoms.ct_canvas import Point, Solid
 
 
 def paint_upper_abdomen(trunk: Trunk) -> None:

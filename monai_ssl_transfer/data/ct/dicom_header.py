@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from monai_ssl_transfer.data.body_part import body_part_from_tags
-from monai_ssl_transfer.data.dicom_file import identifiers_of, open_header, transfer_syntax_of
+from monai_ssl_transfer.data.ct.body_part import body_part_from_tags
+from monai_ssl_transfer.data.ct.dicom_file import identifiers_of, open_header, transfer_syntax_of
+from monai_ssl_transfer.data.ct.volume import MAXIMUM_TILT_DEGREES, Plane
 from monai_ssl_transfer.data.refusal import RefusedFile
-from monai_ssl_transfer.data.volume import MAXIMUM_TILT_DEGREES, Plane
 
 _IMAGE_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",  # CT

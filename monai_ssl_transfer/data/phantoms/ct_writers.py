@@ -14,8 +14,8 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from tqdm import tqdm
 
-from monai_ssl_transfer.data.body_part import BodyPart
-from monai_ssl_transfer.data.phantom_scan import Phantom, PhantomOptions, make_ct_phantom
+from monai_ssl_transfer.data.ct.body_part import BodyPart
+from monai_ssl_transfer.data.phantoms.ct_scan import Phantom, PhantomOptions, make_ct_phantom
 from monai_ssl_transfer.errors import DataError
 
 ORIENTATIONS = ("LAS", "LPS", "RAS")

@@ -10,10 +10,10 @@ import pydicom
 import pytest
 from scipy import ndimage
 
-from monai_ssl_transfer.data.body_part import BodyPart, body_part_from_text
-from monai_ssl_transfer.data.layouts import check_label_values, liver_cases
-from monai_ssl_transfer.data.phantom_canvas import scanner_noise
-from monai_ssl_transfer.data.phantoms import (
+from monai_ssl_transfer.data.ct.body_part import BodyPart, body_part_from_text
+from monai_ssl_transfer.data.ct.layouts import check_label_values, liver_cases
+from monai_ssl_transfer.data.phantoms.ct_canvas import scanner_noise
+from monai_ssl_transfer.data.phantoms.ct_dataset import (
     REGIONS,
     Phantom,
     PhantomOptions,
@@ -248,7 +248,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_twelve_patients_give_every_region_three_labelled_patients() -> None:
-    from monai_ssl_transfer.data.phantoms import BODY_REGIONS, scan_plan
+    from monai_ssl_transfer.data.phantoms.ct_dataset import BODY_REGIONS, scan_plan
 
     plan = [scan_plan(patient) for patient in range(12)]
     for region in BODY_REGIONS:
@@ -258,6 +258,6 @@ def test_twelve_patients_give_every_region_three_labelled_patients() -> None:
 
 
 def test_no_heavy_import() -> None:
-    modules = "phantoms, monai_ssl_transfer.data.layouts, monai_ssl_transfer.data.splits"
+    modules = "phantoms, monai_ssl_transfer.data.ct.layouts, monai_ssl_transfer.data.splits"
     code = f"import sys, monai_ssl_transfer.data.{modules}; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

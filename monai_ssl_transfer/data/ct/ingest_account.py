@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_ssl_transfer.data.body_part import BodyPart
-from monai_ssl_transfer.data.ingest_report import (
+from monai_ssl_transfer.data.ct.body_part import BodyPart
+from monai_ssl_transfer.data.ct.ingest_report import (
     DUPLICATE,
     IGNORED,
     KEPT,
@@ -18,11 +18,11 @@ from monai_ssl_transfer.data.ingest_report import (
     IngestReport,
     SeriesNote,
 )
-from monai_ssl_transfer.data.ingest_worker import FileScan, SeriesResult
+from monai_ssl_transfer.data.ct.ingest_worker import FileScan, SeriesResult
+from monai_ssl_transfer.data.ct.volume import geometry_notes
 from monai_ssl_transfer.data.redaction import PathRedactor, Pseudonyms, write_clear_names
 from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.data.store import SeriesEntry
-from monai_ssl_transfer.data.volume import geometry_notes
 
 _DUPLICATE_CODES = {"duplicate", "copy", "ingested before"}
 

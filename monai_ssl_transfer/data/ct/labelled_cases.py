@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai_ssl_transfer.data.layouts import liver_cases
+from monai_ssl_transfer.data.ct.layouts import liver_cases
 from monai_ssl_transfer.data.recorded_split import record_split, recorded_split
 from monai_ssl_transfer.data.splits import explicit_split, load_or_make_split, nested_fractions
 from monai_ssl_transfer.errors import DataError

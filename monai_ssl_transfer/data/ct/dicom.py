@@ -9,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_ssl_transfer.data.dicom_header import SliceHeader, read_header
-from monai_ssl_transfer.data.dicom_pixels import read_hu
-from monai_ssl_transfer.data.dicom_series import SliceGroup, group_slices, positions_along_normal, split_by_acquisition
+from monai_ssl_transfer.data.ct.dicom_header import SliceHeader, read_header
+from monai_ssl_transfer.data.ct.dicom_pixels import read_hu
+from monai_ssl_transfer.data.ct.dicom_series import (
+    SliceGroup,
+    group_slices,
+    positions_along_normal,
+    split_by_acquisition,
+)
+from monai_ssl_transfer.data.ct.volume import CtVolume, geometry_notes, slice_gaps, stack_affine
 from monai_ssl_transfer.data.refusal import RefusedFile
-from monai_ssl_transfer.data.volume import CtVolume, geometry_notes, slice_gaps, stack_affine
 from monai_ssl_transfer.errors import DataError
 
 

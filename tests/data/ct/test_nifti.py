@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from monai_ssl_transfer.data.dicom import read_dicom_series
-from monai_ssl_transfer.data.nifti import read_nifti_ct, read_nifti_labels
+from monai_ssl_transfer.data.ct.dicom import read_dicom_series
+from monai_ssl_transfer.data.ct.nifti import read_nifti_ct, read_nifti_labels
 from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.errors import DataError
 

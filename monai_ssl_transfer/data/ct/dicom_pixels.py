@@ -12,9 +12,9 @@ import numpy as np
 import pydicom
 from pydicom import encaps
 
-from monai_ssl_transfer.data.dicom_header import SliceHeader
+from monai_ssl_transfer.data.ct.dicom_header import SliceHeader
+from monai_ssl_transfer.data.ct.volume import AIR, to_hu
 from monai_ssl_transfer.data.refusal import RefusedFile
-from monai_ssl_transfer.data.volume import AIR, to_hu
 
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
 # what pydicom raises on pixel data that is not what it claims to be

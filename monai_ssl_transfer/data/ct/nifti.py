@@ -13,8 +13,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
-from monai_ssl_transfer.data.refusal import RefusedFile
-from monai_ssl_transfer.data.volume import (
+from monai_ssl_transfer.data.ct.volume import (
     MAXIMUM_TILT_DEGREES,
     CtVolume,
     Plane,
@@ -23,6 +22,7 @@ from monai_ssl_transfer.data.volume import (
     stack_affine,
     to_hu,
 )
+from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.errors import DataError
 
 _LABEL_NAME = re.compile(

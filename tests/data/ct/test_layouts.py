@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_ssl_transfer.data.layouts import check_label_values, liver_cases
+from monai_ssl_transfer.data.ct.layouts import check_label_values, liver_cases
 from monai_ssl_transfer.errors import DataError
 
 

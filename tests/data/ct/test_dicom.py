@@ -11,10 +11,10 @@ from dicom_phantom import ct_dataset, pattern, save, write_ct, write_enhanced, w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_ssl_transfer.data.dicom import read_dicom_series, resolve_clashes
-from monai_ssl_transfer.data.dicom_header import read_header
-from monai_ssl_transfer.data.dicom_pixels import read_hu
-from monai_ssl_transfer.data.dicom_series import group_slices
+from monai_ssl_transfer.data.ct.dicom import read_dicom_series, resolve_clashes
+from monai_ssl_transfer.data.ct.dicom_header import read_header
+from monai_ssl_transfer.data.ct.dicom_pixels import read_hu
+from monai_ssl_transfer.data.ct.dicom_series import group_slices
 from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.errors import DataError
 

@@ -1,11 +1,11 @@
-"""Head, neck and legs of a generated patient, in the coordinates of ``phantom_anatomy``."""
+"""Head, neck and legs of a generated patient, in the coordinates of ``ct_anatomy``."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from monai_ssl_transfer.data.phantom_anatomy import Tissue
-from monai_ssl_transfer.data.phantom_canvas import Canvas, Solid
+from monai_ssl_transfer.data.phantoms.ct_anatomy import Tissue
+from monai_ssl_transfer.data.phantoms.ct_canvas import Canvas, Solid
 
 SKULL = (0.0, 4.0, 848.0)  # centre of the skull, mm
 

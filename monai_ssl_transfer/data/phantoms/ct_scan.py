@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_ssl_transfer.data.body_part import BodyPart
-from monai_ssl_transfer.data.phantom_anatomy import Tissue, Trunk
-from monai_ssl_transfer.data.phantom_canvas import Canvas, Frame, scanner_blur, scanner_noise
-from monai_ssl_transfer.data.phantom_liver import paint_tumours, paint_upper_abdomen
-from monai_ssl_transfer.data.phantom_regions import paint_head, paint_legs
+from monai_ssl_transfer.data.ct.body_part import BodyPart
+from monai_ssl_transfer.data.phantoms.ct_anatomy import Tissue, Trunk
+from monai_ssl_transfer.data.phantoms.ct_canvas import Canvas, Frame, scanner_blur, scanner_noise
+from monai_ssl_transfer.data.phantoms.ct_liver import paint_tumours, paint_upper_abdomen
+from monai_ssl_transfer.data.phantoms.ct_regions import paint_head, paint_legs
 from monai_ssl_transfer.errors import DataError
 
 AIR_HU, MAXIMUM_HU = -1024, 3071

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_ssl_transfer.data.slice_transforms import AIR, SliceSpacingd, pad_slices, resample_slices, working_size
+from monai_ssl_transfer.data.ct.slice_transforms import AIR, SliceSpacingd, pad_slices, resample_slices, working_size
 from monai_ssl_transfer.errors import DataError
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from monai_ssl_transfer.data.labelled_volumes import (
+from monai_ssl_transfer.data.ct.labelled_volumes import (
     ForegroundBalancedSlices,
     SliceDrawOptions,
     build_volume_cache,

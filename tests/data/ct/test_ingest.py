@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import shutil
 import signal
@@ -16,9 +17,9 @@ import numpy as np
 import pytest
 from dicom_phantom import pattern, write_ct, write_enhanced, write_series
 
-from monai_ssl_transfer.data.body_part import BodyPart
-from monai_ssl_transfer.data.ingest import ingest_ct
-from monai_ssl_transfer.data.ingest_report import IngestReport
+from monai_ssl_transfer.data.ct.body_part import BodyPart
+from monai_ssl_transfer.data.ct.ingest import ingest_ct
+from monai_ssl_transfer.data.ct.ingest_report import IngestReport
 from monai_ssl_transfer.data.redaction import private_folder
 from monai_ssl_transfer.data.store import SliceStore
 from monai_ssl_transfer.errors import DataError
@@ -174,6 +175,7 @@ def test_nothing_readable_in_the_store(tmp_path: Path) -> None:
     files = [file for file in store.rglob("*") if file.is_file()]
     shards = b"".join(file.read_bytes() for file in files if file.name.startswith("shard-"))
     content = b"".join(file.read_bytes() for file in files if not file.name.startswith("shard-"))
+    content = re.sub(rb"[0-9a-f]{32}", b"", content)  # salted keys, which may hold any four digits by chance
     telling = ["wintergreen", "ottilie", "7734021", "19530412", "1953", "20240131", "2024", "a0098812", uid, "8323329"]
     assert [text for text in telling if text.encode() in content.lower()] == []
     # four digits may occur by chance in compressed pixels

@@ -1,0 +1,1 @@
+"""CT in: DICOM and NIfTI series, public layouts, labelled volumes and their transforms."""
