@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     bundle: json.loads((Path(__file__).parent / "settings" / f"{bundle}.json").read_text()) for bundle in BUNDLES
 }
 """Per bundle: overrides that make each workflow tiny, an overlay with a small encoder for the runs ("network"; the
-checks of the definition use the bundle's own network), and the beginnings of the names of the overlays that it takes."""
+checks of the definition use the bundle's own network), and how the names of the overlays that it takes begin."""
 SHARED = ("network_def", "network", "inferer", "channels", "pixel_spacing", "image_size", "class_names", "precision")
 """Ids of train.json and inference.json that must be equal where both have them."""
 METADATA_SCHEMA = {
