@@ -80,15 +80,7 @@ class SegmentationReport:
             values = np.asarray([getattr(row.metrics, metric) for row in self.rows if row.name == name], dtype=float)
             if values.size == 0 or np.isnan(values).all():
                 continue
-            deviation = float(values.std(ddof=1)) if values.size > 1 else 0.0
-            table[metric] = {
-                "mean": float(values.mean()),
-                "sd": deviation,
-                "median": float(np.median(values)),
-                "min": float(values.min()),
-                "max": float(values.max()),
-                "n": int(values.size),
-            }
+            table[metric] = describe(values)
         return table
 
     def mean(self, metric: str = "dice") -> dict[str, float]:
@@ -108,6 +100,19 @@ class SegmentationReport:
             for row in self.rows:
                 writer.writerow([row.case, row.name, *(f"{value:.6g}" for value in asdict(row.metrics).values())])
         (target / "summary.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
+
+
+def describe(values: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """Mean, SD (sample; 0 for a single value), median, minimum, maximum and n of the values of one metric."""
+    found = np.asarray(values, dtype=float)
+    return {
+        "mean": float(found.mean()),
+        "sd": float(found.std(ddof=1)) if found.size > 1 else 0.0,
+        "median": float(np.median(found)),
+        "min": float(found.min()),
+        "max": float(found.max()),
+        "n": int(found.size),
+    }
 
 
 def _array(labels: Tensor | np.ndarray) -> np.ndarray:
