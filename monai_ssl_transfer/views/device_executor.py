@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from monai_ssl_transfer.data.endoscopy.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from monai_ssl_transfer.views import colour, intensity
 from monai_ssl_transfer.views.parameters import ViewParameters
-from monai_ssl_transfer.views.recipes import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe
+from monai_ssl_transfer.views.recipes import ViewRecipe
 from monai_ssl_transfer.views.resampling import crop_resize
 from monai_ssl_transfer.views.windows import HUWindow
 

@@ -11,9 +11,6 @@ from dataclasses import dataclass, replace
 
 from monai_ssl_transfer.errors import TrainingError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
 class ColourJitter:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from monai_ssl_transfer.data.endoscopy.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from monai_ssl_transfer.views.colour import BRIGHTNESS, CONTRAST, GREY_WEIGHTS, HUE, SOLARIZE_THRESHOLD
 from monai_ssl_transfer.views.parameters import ViewParameters
-from monai_ssl_transfer.views.recipes import IMAGENET_MEAN, IMAGENET_STD
 
 _GREY_ROW = np.array([*GREY_WEIGHTS, 0.0])
 _GREY = np.stack([_GREY_ROW] * 3)

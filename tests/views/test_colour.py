@@ -7,9 +7,10 @@ import pytest
 import torch
 from torchvision.transforms import functional as tv
 
+from monai_ssl_transfer.data.endoscopy.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from monai_ssl_transfer.views import colour, sample_colour
 from monai_ssl_transfer.views.parameters import ViewParameters, draw_parameters
-from monai_ssl_transfer.views.recipes import IMAGENET_MEAN, IMAGENET_STD, ColourJitter, ViewRecipe
+from monai_ssl_transfer.views.recipes import ColourJitter, ViewRecipe
 
 STRONG = ViewRecipe(40, jitter=ColourJitter(1.0, 0.8, 0.8, 0.8, 0.5))
 

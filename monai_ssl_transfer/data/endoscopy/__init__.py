@@ -1,0 +1,1 @@
+"""Endoscopy in: RGB frames and videos, public layouts, labelled frames and their transforms."""

@@ -1,0 +1,259 @@
+"""Endoscopic photographs and their masks as upright pixels, whatever file they come in, and masks back into files.
+
+Pillow decodes. A picture is turned as its EXIF orientation says, so that rows and columns are what a viewer shows.
+Colour profiles are not applied: the encoders were trained without them.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from monai_ssl_transfer.durable import write_durably
+from monai_ssl_transfer.errors import DataError
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+
+# What Pillow may try: the formats of photographs, none of its forty rare ones, whose decoders see little use.
+_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
+_ORIENTATION, _COLUMNS, _ROWS = 0x0112, 256, 257
+# Way from the stored to the upright picture, by EXIF orientation: transpose, then reverse rows, then reverse columns.
+_TURNS = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+# JPEG coding of a black mask stays below this value; Kvasir-SEG's background reaches 8.
+_JPEG_NOISE = 16
+_CONVERTIBLE = ("1", "L", "P", "RGB", "RGBX", "RGBA", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr")
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+def read_frame(path: str | Path) -> np.ndarray:
+    """Read a photograph as upright RGB.
+
+    Grey and 1-bit pictures give three equal channels, palettes their colours; transparent pixels are laid on black
+    (so look the borders of endoscopes); CMYK is converted by the simple formula, Adobe's inverted kind too. Of 16-bit
+    values the high byte is taken (what Pillow does for colour, and here for grey), without stretching.
+
+    Args:
+        path: JPEG, PNG, TIFF, BMP, GIF, WebP or JPEG 2000 file of one picture.
+
+    Returns:
+        (rows, columns, 3) uint8, the caller's own.
+
+    Raises:
+        DataError: no such file, no picture, a damaged or truncated one, several pictures in one file, or 32-bit pixels.
+    """
+    image, turn = _load(Path(path))
+    return np.ascontiguousarray(_upright(_rgb(image, Path(path)), turn))
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a binary mask: what reaches the upper half of the range belongs to the finding.
+
+    Masks of public data sets are JPEG files whose values scatter around 0 and 255, often stored as RGB: the largest
+    channel counts and transparency does not.
+
+    Args:
+        path: picture of one mask.
+
+    Returns:
+        (rows, columns) bool, upright.
+
+    Raises:
+        DataError: as for `read_frame`; also where values above 0 stay in the lower half, as 0 and 1 would in 8 bits.
+    """
+    path = Path(path)
+    image, turn = _load(path)
+    values = _colours(image, path).max(axis=2, initial=0)
+    mask = values > 127
+    largest = int(values.max(initial=0))
+    noise = _JPEG_NOISE if image.format in ("JPEG", "MPO") else 0
+    if noise < largest <= 127:
+        raise DataError(
+            f"{path} is no binary mask, its largest value is {largest} of 255: store 0 for background, 255 for findings"
+        )
+    return np.ascontiguousarray(_upright(mask, turn))
+
+
+def frame_size(path: str | Path) -> tuple[int, int]:
+    """Size of the upright picture, from the file's header alone.
+
+    Args:
+        path: picture file.
+
+    Returns:
+        Rows and columns.
+
+    Raises:
+        DataError: no such file or no picture.
+    """
+    (rows, columns), orientation = _stored(Path(path))
+    return (columns, rows) if _TURNS[orientation][0] else (rows, columns)
+
+
+def write_mask(path: str | Path, mask: np.ndarray, like: str | Path) -> None:
+    """Write a mask as PNG that lies on its photograph in every program.
+
+    The pixels are turned into the photograph's stored orientation and the file carries the same EXIF orientation, so
+    that both fit for programs that honour the tag and for those that ignore it. (A TIFF photograph is turned by
+    Pillow itself while it reads: its mask is written upright, without a tag.)
+
+    Args:
+        path: PNG file to write.
+        mask: (rows, columns) of the upright photograph; bool is written as 0 and 255, uint8 (a label map) as it is.
+        like: the photograph.
+
+    Raises:
+        DataError: the mask has another size than the photograph, or another type.
+    """
+    if mask.dtype != bool and mask.dtype != np.uint8:
+        raise DataError(f"{path}: a mask is bool or uint8, not {mask.dtype}: convert it first")
+    _write_like(Path(path), mask.astype(np.uint8) * 255 if mask.dtype == bool else mask, Path(like))
+
+
+def write_grey16(path: str | Path, image: np.ndarray, like: str | Path) -> None:
+    """Write a 16-bit grey picture (a depth map) as PNG that lies on its photograph as `write_mask` has it.
+
+    Args:
+        path: PNG file to write.
+        image: (rows, columns) uint16, upright.
+        like: the photograph.
+
+    Raises:
+        DataError: another size than the photograph's, or another type.
+    """
+    if image.dtype != np.uint16:
+        raise DataError(f"{path}: a 16-bit picture is uint16, not {image.dtype}: convert it first")
+    _write_like(Path(path), image, Path(like))
+
+
+def _write_like(path: Path, upright: np.ndarray, like: Path) -> None:
+    if upright.shape != (size := frame_size(like)):
+        shape = " x ".join(str(n) for n in upright.shape)
+        raise DataError(f"{path}: {shape} pixels do not fit {like} with {size[0]} x {size[1]}: give the frame's size")
+    orientation = _stored(like)[1]
+    transposed, rows, columns = _TURNS[orientation]
+    stored = upright[:: -1 if rows else 1, :: -1 if columns else 1]
+    image = Image.fromarray(np.ascontiguousarray(stored.T if transposed else stored))
+    options: dict[str, Any] = {}
+    if orientation != 1:
+        exif = Image.Exif()
+        exif[_ORIENTATION] = orientation
+        options["exif"] = exif
+    write_durably(path, lambda file: image.save(file, "PNG", **options))
+
+
+def _upright(stored: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
+    transposed, rows, columns = turn
+    if transposed:
+        stored = stored.swapaxes(0, 1)
+    return stored[:: -1 if rows else 1, :: -1 if columns else 1]
+
+
+def _rgb(image: Image.Image, path: Path) -> np.ndarray:
+    """(rows, columns, 3) uint8 as stored."""
+    if image.mode in ("RGBA", "LA", "PA") or (image.mode in ("P", "L", "RGB") and "transparency" in image.info):
+        image = image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image))[..., :3]
+    return _colours(image, path)
+
+
+def _colours(image: Image.Image, path: Path) -> np.ndarray:
+    """(rows, columns, 3) uint8 as stored, transparency taken off."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode not in _CONVERTIBLE:
+        raise DataError(f"{path} has pixels of mode {image.mode}: save it with 8 or 16 bits per channel, grey or RGB")
+    return np.asarray(image.convert("RGB"))
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if isinstance(error, FileNotFoundError | IsADirectoryError):
+        return DataError(f"{path} is no file: check the path")
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"{path} is no picture in a format that is read here: remove it or save it as PNG or JPEG")
+    return DataError(f"{path} cannot be read as a picture ({error}): restore the file or remove it")
+
+
+def _load(path: Path) -> tuple[Image.Image, tuple[bool, bool, bool]]:
+    """Decoded picture and the turn that makes it upright."""
+    try:
+        data = path.read_bytes()
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        pictures = getattr(image, "n_frames", 1)
+        image.load()
+        # Pillow turns a TIFF picture while it loads.
+        orientation = 1 if image.format == "TIFF" else _tag(image)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    # The second picture of an MPO file is a preview or the other eye of a stereo camera: the first is the photograph.
+    if pictures > 1 and image.format != "MPO":
+        raise DataError(f"{path} holds {pictures} pictures: save each in a file of its own")
+    if image.format == "JPEG" and not _jpeg_ends(data):
+        raise DataError(f"{path} is a truncated JPEG, its end mark is missing: restore the file or remove it")
+    return image, _TURNS[orientation]
+
+
+def _tag(image: Image.Image) -> int:
+    # Not image.getexif(): for PNG that decodes the whole picture in search of a description behind it.
+    orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    return orientation if orientation in _TURNS else 1
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether an end mark follows the first scan: Pillow accepts a file whose end was lost and filled with zeros."""
+    position = 2
+    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
+        if data[position + 1] == 0xDA:
+            return data.find(b"\xff\xd9", position) >= 0
+        # Fill bytes may precede a marker; every other segment tells its length.
+        position += 1 if data[position + 1] == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return True
+
+
+def _png_describes_late(file: BinaryIO) -> bool:
+    """Whether a PNG file has its EXIF description behind the pixels."""
+    file.seek(8)
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        if kind in (b"eXIf", b"IEND"):
+            return kind == b"eXIf"
+        file.seek(length + 4, io.SEEK_CUR)
+    return False
+
+
+def _stored(path: Path) -> tuple[tuple[int, int], int]:
+    """Rows and columns as stored (for TIFF: as Pillow shows them) and EXIF orientation."""
+    try:
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            if image.format == "TIFF":
+                columns, rows = image.tag_v2[_COLUMNS], image.tag_v2[_ROWS]  # type: ignore[attr-defined]
+                turned = _TURNS.get(image.tag_v2.get(_ORIENTATION, 1), _TURNS[1])[0]  # type: ignore[attr-defined]
+                return ((columns, rows) if turned else (rows, columns)), 1
+            columns, rows = image.size
+            if image.format == "PNG" and "exif" not in image.info and _png_describes_late(file):
+                image.load()
+            return (rows, columns), _tag(image)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
