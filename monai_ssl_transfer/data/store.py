@@ -25,6 +25,7 @@ from monai_ssl_transfer.data.store_format import (
     shard_name,
 )
 from monai_ssl_transfer.data.store_frames import checksum, decode_image, decode_mask
+from monai_ssl_transfer.data.store_rgb import decode_frame
 from monai_ssl_transfer.errors import DataError
 
 __all__ = ["SLICE_DTYPE", "SeriesEntry", "SliceStore"]
@@ -58,13 +59,18 @@ class SliceStore:
     Args:
         path: folder of the store.
 
+    Attributes:
+        pixels: "hu" for CT slices, "rgb" for photographs and frames of videos.
+        index: (slices,) records of `SLICE_DTYPE`, memory-mapped.
+
     Raises:
         DataError: If the folder is no readable slice store.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        check_header(self.path)
+        self.pixels: str = check_header(self.path)["pixels"]
+        self._decode = decode_frame if self.pixels == "rgb" else decode_image
         if not (self.path / SERIES_FILE).exists():
             raise DataError(f"{self.path / SERIES_FILE} is missing: the store was damaged, restore or ingest again")
         self.series_count = count_committed(self.path)
@@ -137,7 +143,7 @@ class SliceStore:
             i: number of the slice, 0 <= i < len(store).
 
         Returns:
-            (rows, columns) int16 in HU, the caller's own.
+            (rows, columns) int16 in HU, or (rows, columns, 3) uint8 where ``pixels`` is "rgb"; the caller's own.
 
         Raises:
             DataError: If the stored bytes are damaged; names the shard.
@@ -146,7 +152,7 @@ class SliceStore:
         rows, columns, shard, offset, nbytes, crc = _IMAGE_FIELDS.unpack_from(self._bytes, i * SLICE_DTYPE.itemsize)
         frame = self._frame(shard, offset, nbytes, crc, f"slice {i}")
         try:
-            return decode_image(frame, rows, columns)
+            return self._decode(frame, rows, columns)
         except (RuntimeError, ValueError) as error:
             raise self._damage(shard, f"slice {i}", str(error)) from error
 

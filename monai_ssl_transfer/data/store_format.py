@@ -2,8 +2,9 @@
 
 A store is a folder of five kinds of file; nothing in it is parsed when it opens, whatever its size:
 
-* ``store.json``: name and version of the format;
-* ``shard-00000.bin`` ...: one compressed frame (a Blosc2 chunk) per slice or mask, one after the other;
+* ``store.json``: name and version of the format, and what its pixels are: HU of CT slices, or RGB of photographs;
+* ``shard-00000.bin`` ...: one compressed frame per slice (a Blosc2 chunk; a JPEG file for RGB) or mask, one after the
+  other;
 * ``slices.bin``: one `SLICE_DTYPE` record per slice, memory-mapped;
 * ``series.bin``: one `SERIES_DTYPE` record per series, written last, so that a series exists once its record does;
 * ``writer.lock``: held by the one process that writes.
@@ -25,7 +26,8 @@ from monai_ssl_transfer.errors import DataError
 logger = logging.getLogger(__name__)
 
 FORMAT_NAME = "monai-ssl-transfer slice store"
-FORMAT_VERSION = 1
+# By what the pixels are. RGB came later and has a number of its own, so that no older version takes it for HU.
+FORMAT_VERSIONS = {"hu": 1, "rgb": 2}
 HEADER_FILE = "store.json"
 SLICES_FILE = "slices.bin"
 SERIES_FILE = "series.bin"
@@ -79,11 +81,11 @@ class SeriesEntry:
     Attributes:
         series_key: 32 hexadecimal characters, a salted hash, unique in the store.
         patient_key: 32 hexadecimal characters, a salted hash.
-        kind: ``"dicom"`` or ``"nifti"``.
+        kind: ``"dicom"`` or ``"nifti"``; ``"frames"`` or ``"video"`` in a store of RGB frames.
         slice_spacing: median gap between neighbouring slices in mm, 0.0 for single slices.
         uneven: whether the gaps differ.
         affine: 16 numbers, row-major 4x4, from (row, column, slice index) of the stored array to RAS in mm
-            (nominal for an uneven series).
+            (nominal for an uneven series); zeros for RGB frames, which have no place in space.
     """
 
     series_key: str
@@ -128,6 +130,9 @@ def count_committed(path: Path) -> int:
 def check_header(path: Path) -> dict[str, Any]:
     """Read ``store.json``.
 
+    Returns:
+        Its content; ``"pixels"`` is always there ("hu" where the file does not say).
+
     Raises:
         DataError: If the folder is no slice store, or one of a newer format.
     """
@@ -139,12 +144,14 @@ def check_header(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT_NAME:
         raise DataError(f"{path / HEADER_FILE} does not describe a slice store: give the folder that ingest wrote")
-    if header.get("version") != FORMAT_VERSION:
+    pixels = header.get("pixels", "hu")
+    if header.get("version") != FORMAT_VERSIONS.get(pixels):
         raise DataError(
-            f"{path} has slice store format {header.get('version')} and this version reads {FORMAT_VERSION}: "
+            f"{path} has slice store format {header.get('version')} ({pixels}) and this version reads "
+            f"{' and '.join(f'{number} ({kind})' for kind, number in FORMAT_VERSIONS.items())}: "
             "ingest the scans again or use the version that wrote it"
         )
-    return header
+    return {**header, "pixels": pixels}
 
 
 def map_records(file: Path, dtype: np.dtype, count: int) -> np.ndarray:

@@ -71,6 +71,7 @@ class EncodedSlice:
         source: salted 64-bit hash of the slice's origin.
         mask: frame of the mask, empty = no mask.
         mask_crc: its checksum.
+        pixels: "hu" or "rgb", the kind of store that takes it.
     """
 
     image: bytes
@@ -85,6 +86,7 @@ class EncodedSlice:
     source: int
     mask: bytes = b""
     mask_crc: int = 0
+    pixels: str = "hu"
 
 
 def encode_slice(

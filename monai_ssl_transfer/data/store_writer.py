@@ -23,7 +23,7 @@ import numpy as np
 
 from monai_ssl_transfer.data.store_format import (
     FORMAT_NAME,
-    FORMAT_VERSION,
+    FORMAT_VERSIONS,
     HEADER_FILE,
     LOCK_FILE,
     SERIES_DTYPE,
@@ -59,14 +59,18 @@ class SliceStoreWriter:
 
     Args:
         path: folder of the store; made if it is missing.
+        pixels: "hu" for CT slices (`encode_slice`), "rgb" for photographs (`store_rgb.encode_frame`).
 
     Raises:
         StoreBusyError: If another process writes to it.
-        DataError: If the folder holds something else, or if committed data is missing.
+        DataError: If the folder holds something else, other pixels, or if committed data is missing.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, pixels: str = "hu") -> None:
+        if pixels not in FORMAT_VERSIONS:
+            raise DataError(f"pixels {pixels!r} for {path} are unknown: give one of {', '.join(FORMAT_VERSIONS)}")
         self.path = Path(path)
+        self.pixels = pixels
         self._files: dict[str, int] = {}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -108,7 +112,8 @@ class SliceStoreWriter:
         if not (self.path / HEADER_FILE).exists():
             if any(self.path.glob("*.bin")):
                 raise DataError(f"{self.path} holds data but no {HEADER_FILE}: give a new folder or restore that file")
-            header = {"format": FORMAT_NAME, "version": FORMAT_VERSION, "slice_record_bytes": SLICE_DTYPE.itemsize}
+            header = {"format": FORMAT_NAME, "version": FORMAT_VERSIONS[self.pixels]}
+            header |= {"slice_record_bytes": SLICE_DTYPE.itemsize, "pixels": self.pixels}
             for name in (SLICES_FILE, SERIES_FILE):
                 (self.path / name).touch()
             fresh = self.path / f"{HEADER_FILE}.tmp"
@@ -118,7 +123,8 @@ class SliceStoreWriter:
                 os.fsync(file.fileno())
             fresh.replace(self.path / HEADER_FILE)
             self._sync_folder()
-        check_header(self.path)
+        if (held := check_header(self.path)["pixels"]) != self.pixels:
+            raise DataError(f"{self.path} holds {held} pixels, not {self.pixels}: give another folder for these")
 
     def _sync_folder(self) -> None:
         folder = os.open(self.path, os.O_RDONLY)
@@ -186,6 +192,8 @@ class SliceStoreWriter:
             raise DataError(f"series {series.series_key} is already in the slice store {self.path}: leave it out")
         if not slices:
             raise DataError(f"series {series.series_key} has no slice for the store {self.path}: leave it out")
+        if any(one.pixels != self.pixels for one in slices):
+            raise DataError(f"series {series.series_key} has other pixels than {self.pixels}: give it to another store")
         before = (self._shard, self._shard_end)
         try:
             self._append(series, slices)

@@ -1,4 +1,4 @@
-"""Whole slices through an encoder: the embeddings that kNN judges and that inference writes."""
+"""Whole slices or frames through an encoder: the embeddings that kNN judges and that inference writes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from monai_ssl_transfer.data.endoscopy.normalisation import normalise_frames
 from monai_ssl_transfer.data.slices import SliceDataset
 from monai_ssl_transfer.views.windows import HUToChannels
 
@@ -22,14 +23,14 @@ class WholeSliceDataset(Dataset):
 
     Args:
         store: a ``SliceStore`` or the path of one.
-        channels: "windows", "single" or "neighbours".
+        channels: "windows", "single" or "neighbours" for CT slices, "rgb" for frames.
         image_size: side in pixels.
         subset: slice numbers; default all.
     """
 
     def __init__(self, store: Any, channels: str, image_size: int, subset: np.ndarray | None = None) -> None:
         self.slices = SliceDataset(store, channels, subset)
-        self.to_channels = HUToChannels(channels)
+        self.to_channels = normalise_frames if channels == "rgb" else HUToChannels(channels)
         self.image_size = image_size
 
     def __len__(self) -> int:
@@ -43,8 +44,8 @@ class WholeSliceDataset(Dataset):
         """
         item = self.slices[position]
         side = (self.image_size, self.image_size)
-        hu = functional.interpolate(item["image"][None].float(), size=side, mode="bilinear", antialias=True)
-        return {"image": self.to_channels(hu)[0], "index": item["index"]}
+        pixels = functional.interpolate(item["image"][None].float(), size=side, mode="bilinear", antialias=True)
+        return {"image": self.to_channels(pixels)[0], "index": item["index"]}
 
 
 @torch.no_grad()

@@ -27,11 +27,11 @@ from monai_ssl_transfer.weights import EncoderCard, save_encoder
 def pretraining_card(
     architecture: str, channels: str, image_size: int, recipe: Recipe, store: Any, method: str
 ) -> EncoderCard:
-    """The card of an encoder that is pretrained on CT slices.
+    """The card of an encoder that is pretrained on CT slices or on frames of endoscopies.
 
     Args:
         architecture: a name of ``networks.encoder_names()``.
-        channels: "windows", "single" or "neighbours".
+        channels: "windows", "single", "neighbours" or "rgb".
         image_size: side of the views in pixels.
         recipe: the views.
         store: the ``SliceStore``.
@@ -56,6 +56,10 @@ def pretraining_card(
 
 
 def _summary(store: Any) -> dict[str, Any]:
+    if store.pixels == "rgb":
+        groups = len(np.unique(store.patient_numbers()))
+        labelled = int((store.index["label"] >= 0).sum())
+        return {"modality": "endoscopy", "frames": len(store), "groups": groups, "labelled": labelled}
     parts, counts = np.unique(store.index["body_part"], return_counts=True)
     names = {BodyPart(int(part)).name.lower(): int(count) for part, count in zip(parts, counts, strict=True)}
     patients = len(np.unique(store.patient_numbers()))

@@ -137,7 +137,7 @@ class OnlineKNNHandler:
     Args:
         encoder: gives (B, D); its mode is put back after the evaluation.
         store: a ``SliceStore`` or the path of one.
-        channels: "windows", "single" or "neighbours".
+        channels: "windows", "single" or "neighbours" for CT slices, "rgb" for frames, whose groups are the patients.
         target: ``"label"``, ``"body_part"``, or ``"auto"``: labels where there are any.
         options: settings of the vote.
         seed: which slices, where there are more than the options allow.

@@ -31,9 +31,9 @@ class BatchedViews(nn.Module):
         self.recipe = tuple(recipe)
         self.channels = channels
         self.seed = seed
-        self.windows = () if channels == "rgb" else channel_windows(channels)
-        self.in_channels = 3 if channels == "rgb" else source_channels(channels)
-        self.out_channels = 3 if channels == "rgb" else channels_count(channels)
+        self.windows = channel_windows(channels)
+        self.in_channels = source_channels(channels)
+        self.out_channels = channels_count(channels)
         self._check_recipe()
 
     def _check_recipe(self) -> None:

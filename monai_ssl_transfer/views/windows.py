@@ -19,6 +19,7 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
+from monai_ssl_transfer.data.endoscopy.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from monai_ssl_transfer.errors import DataError, TrainingError
 
 CT_MEAN = 0.5
@@ -62,19 +63,20 @@ CHANNEL_WINDOWS: dict[str, tuple[HUWindow, ...]] = {
     "windows": (SOFT_TISSUE, LUNG, BONE),
     "single": (WIDE,),
     "neighbours": (SOFT_TISSUE,),
+    "rgb": (),
 }
 """HU windows by channel layout: three windows of one slice, one wide window of one slice, or the soft tissue window of
-three adjacent slices (below, this, above)."""
+three adjacent slices (below, this, above); photographs ("rgb") have none."""
 
 
 def channel_windows(channels: str) -> tuple[HUWindow, ...]:
     """HU windows of a channel layout.
 
     Args:
-        channels: "windows", "single" or "neighbours".
+        channels: "windows", "single", "neighbours" or "rgb".
 
     Returns:
-        The windows, to be stored in a weights card.
+        The windows, to be stored in a weights card; none for "rgb".
 
     Raises:
         TrainingError: for an unknown name.
@@ -85,25 +87,27 @@ def channel_windows(channels: str) -> tuple[HUWindow, ...]:
 
 
 def source_channels(channels: str) -> int:
-    """Number of HU slices that go in: 3 (below, this, above) for "neighbours", else 1."""
+    """Number of channels that go in: 3 slices (below, this, above) for "neighbours", 3 colours for "rgb", else 1."""
     channel_windows(channels)
-    return 3 if channels == "neighbours" else 1
+    return 3 if channels in ("neighbours", "rgb") else 1
 
 
 def channels_count(channels: str) -> int:
     """Number of network input channels that come out of a channel layout."""
-    return len(channel_windows(channels)) * source_channels(channels)
+    return max(len(channel_windows(channels)), 1) * source_channels(channels)
 
 
 def normalisation(channels: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per output channel, as a weights card stores them.
 
     Args:
-        channels: "windows", "single" or "neighbours".
+        channels: "windows", "single", "neighbours" or "rgb".
 
     Returns:
-        (mean, std), each with one number per output channel, in units of the [0, 1] scale of a window.
+        (mean, std), each with one number per output channel, in units of the [0, 1] scale of a window or colour.
     """
+    if channels == "rgb":
+        return IMAGENET_MEAN, IMAGENET_STD
     count = channels_count(channels)
     return (CT_MEAN,) * count, (CT_STD,) * count
 
@@ -145,6 +149,8 @@ class HUToChannels(nn.Module):
     def __init__(self, channels: str = "windows") -> None:
         super().__init__()
         windows = channel_windows(channels)
+        if not windows:
+            raise TrainingError(f"channels '{channels}' has no HU windows: it is for photographs, not for CT slices.")
         self.lower: Tensor
         self.width: Tensor
         self.channels = channels
