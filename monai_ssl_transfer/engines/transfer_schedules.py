@@ -17,15 +17,17 @@ logger = logging.getLogger(__name__)
 
 HEADS = ("decoder", "segmentation_head", "fc", "classification_head")
 """Children of stock MONAI networks that are new in transfer."""
-ENCODERS = ("encoder.encoder", "encoder")
-"""Where a FlexibleUNet keeps its encoder: in a registered backbone (beside its new pyramid), or as the backbone."""
+ENCODERS = ("encoder.encoder", "backbone.body", "encoder")
+"""Where a network keeps its encoder: in a backbone of ours (a pyramid may be beside it), in a detector's backbone
+(beside the feature pyramid), or as a child of its own."""
 
 
 def encoder_modules(network: nn.Module) -> dict[str, nn.Module]:
     """The parts of a task network that pretraining fills, by dotted name.
 
     Args:
-        network: FlexibleUNet (stock or registered backbone), MONAI ResNet or MONAI ViT.
+        network: whatever `networks.build_unet`, `build_dense`, `build_detector` and `build_classifier` build, or the
+            stock network in their place.
     """
     modules = dict(network.named_modules())
     for name in ENCODERS:
@@ -51,7 +53,7 @@ def transfer_parameter_groups(
     """Parameter groups for an optimizer: encoder and head with their own rates, no weight decay on norms and biases.
 
     Args:
-        network: FlexibleUNet, MONAI ResNet or MONAI ViT.
+        network: as for `encoder_modules`.
         learning_rate: of the head or decoder, 1/step.
         encoder_learning_rate_factor: the encoder learns at this multiple of it.
         weight_decay: of matrices and kernels.

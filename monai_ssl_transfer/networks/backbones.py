@@ -1,8 +1,8 @@
 """timm encoders as backbones of MONAI's FlexibleUNet, where the stock backbones cannot hold the weights exactly.
 
 MONAI's own `resnet18` has parameter-free shortcuts, and it has no ViT backbone. Importing this module registers
-`ssl_resnet18`, `ssl_vit_tiny` and `ssl_vit_small`; in a FlexibleUNet the encoder's tensors are then found under
-`encoder.encoder.` with canonical names, and everything else (the pyramid of a ViT) beside it.
+`ssl_resnet18`, `ssl_vit_tiny`, `ssl_vit_small` and `ssl_vit_base`; in a FlexibleUNet the encoder's tensors are then
+found under `encoder.encoder.` with canonical names, and everything else (the pyramid of a ViT) beside it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from monai_ssl_transfer.networks.encoders import PATCH_SIZE, build_encoder, enco
 
 REGISTERED_PREFIX = "ssl_"
 RESNET_CHANNELS = {"resnet18": (64, 64, 128, 256, 512)}
-VIT_CHANNELS = {"vit_tiny": (32, 64, 128, 192, 192), "vit_small": (32, 64, 128, 256, 384)}
+VIT_CHANNELS = {
+    "vit_tiny": (32, 64, 128, 192, 192),
+    "vit_small": (32, 64, 128, 256, 384),
+    "vit_base": (64, 128, 256, 512, 768),
+}
 
 
 def check_backbone(spatial_dims: int, pretrained: bool) -> None:
@@ -84,7 +88,39 @@ class TimmResNetBackbone(RegisteredBackbone):
         return [stem, stride4, stride8, stride16, self.encoder.layer4(stride16)]
 
 
-class TimmViTBackbone(RegisteredBackbone):
+class TappedViT(nn.Module):
+    """A timm ViT that returns its tokens after four evenly spaced blocks (3, 6, 9 and 12 of 12).
+
+    Args:
+        architecture: a ViT of `encoder_names()`.
+        in_channels: channels of the input.
+        image_size: side in pixels for which the position embedding is made.
+    """
+
+    def __init__(self, architecture: str, in_channels: int = 3, image_size: int = 224):
+        super().__init__()
+        self.architecture = architecture
+        self.patch_size = PATCH_SIZE
+        self.encoder: Any = build_encoder(architecture, in_channels, image_size)
+        self.taps = [encoder_spec(architecture).depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+
+    def tokens(self, x: Tensor) -> list[Tensor]:
+        """Map `(B, C, H, W)` to the tokens after the four tapped blocks, class token first: `(B, 1 + H*W/256, D)`."""
+        tokens = self.encoder.norm_pre(self.encoder.patch_drop(self.encoder._pos_embed(self.encoder.patch_embed(x))))
+        tapped: list[Tensor] = []
+        for number, block in enumerate(self.encoder.blocks):
+            tokens = block(tokens)
+            if number in self.taps:
+                tapped.append(tokens)
+        tapped[-1] = self.encoder.norm(tapped[-1])
+        return tapped
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The same as `tokens`."""
+        return self.tokens(x)
+
+
+class TimmViTBackbone(TappedViT, RegisteredBackbone):
     """A timm ViT with a light convolutional pyramid: four evenly spaced taps become strides 4, 8, 16 and 32.
 
     All tokens of a plain ViT have stride 16. As in ViTDet (Li et al. 2022, "Exploring plain vision transformer
@@ -102,25 +138,10 @@ class TimmViTBackbone(RegisteredBackbone):
     channels_by_name = VIT_CHANNELS
 
     def __init__(self, architecture: str, spatial_dims: int = 2, in_channels: int = 3, pretrained: bool = False):
-        super().__init__()
         check_backbone(spatial_dims, pretrained)
-        self.architecture = architecture
-        self.patch_size = PATCH_SIZE
-        self.encoder: Any = build_encoder(architecture, in_channels)
-        spec = encoder_spec(architecture)
-        self.taps = [spec.depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
-        self.stem, self.pyramid = _vit_pyramid(in_channels, spec.width, VIT_CHANNELS[architecture])
-
-    def tokens(self, x: Tensor) -> list[Tensor]:
-        """Map `(B, C, H, W)` to the tokens after the four tapped blocks, class token first: `(B, 1 + H*W/256, D)`."""
-        tokens = self.encoder.norm_pre(self.encoder.patch_drop(self.encoder._pos_embed(self.encoder.patch_embed(x))))
-        tapped: list[Tensor] = []
-        for number, block in enumerate(self.encoder.blocks):
-            tokens = block(tokens)
-            if number in self.taps:
-                tapped.append(tokens)
-        tapped[-1] = self.encoder.norm(tapped[-1])
-        return tapped
+        super().__init__(architecture, in_channels)
+        width = encoder_spec(architecture).width
+        self.stem, self.pyramid = _vit_pyramid(in_channels, width, VIT_CHANNELS[architecture])
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map `(B, C, H, W)` to five feature maps at strides 2, 4, 8, 16 and 32, finest first."""

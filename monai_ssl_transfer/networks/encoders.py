@@ -35,6 +35,7 @@ SPECS: dict[str, EncoderSpec] = {
     "resnet50": EncoderSpec("resnet50", "resnet", 2048, 16),
     "vit_tiny": EncoderSpec("vit_tiny_patch16_224", "vit", 192, 12, 3),
     "vit_small": EncoderSpec("vit_small_patch16_224", "vit", 384, 12, 6),
+    "vit_base": EncoderSpec("vit_base_patch16_224", "vit", 768, 12, 12),
 }
 
 

@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import timm.models
 import torch
+import torchvision
 from monai.networks import nets
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.backbones import REGISTERED_PREFIX, TimmResNetBackbone, TimmViTBackbone
 from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS
+from monai_ssl_transfer.networks.dense import DensePredictionTransformer, LinearDense, entry_convolution
 from monai_ssl_transfer.networks.encoders import SPECS
 
 logger = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 HEADS = ("fc.", "head.", "classification_head.")
+BATCH_COUNTER = ".num_batches_tracked"
 MONAI_VIT_UNUSED = ".norm_cross_attn."
 MONAI_VIT_NAMES = (
     ("patch_embed.proj.", "patch_embedding.patch_embeddings."),
@@ -67,7 +74,9 @@ def encoder_map(network: nn.Module) -> KeyMap:
     """Find the encoder in a network.
 
     Args:
-        network: an encoder of `build_encoder`, a FlexibleUNet, or a MONAI ResNet or ViT.
+        network: an encoder of `build_encoder`, a network of `build_unet`, `build_dense`, `build_detector` or
+            `build_classifier`, or a stock FlexibleUNet, MONAI ResNet or ViT, segmentation_models_pytorch network or
+            torchvision detector that is built alike.
 
     Raises:
         WeightsError: if the network cannot hold one of our encoders exactly.
@@ -80,9 +89,17 @@ def encoder_map(network: nn.Module) -> KeyMap:
         return _monai_resnet_map(network, network, "", "MONAI ResNet")
     if isinstance(network, nets.ViT):
         return _monai_vit_map(network)
+    if isinstance(network, LinearDense):
+        return _plain_map(network, network.encoder, "encoder.")
+    if isinstance(network, DensePredictionTransformer):
+        return _plain_map(network, network.encoder.encoder, "encoder.encoder.")
+    if isinstance(network, SegmentationModel) and isinstance(network.encoder, torchvision.models.ResNet):
+        return _smp_resnet_map(network, network.encoder)
+    if isinstance(network, GeneralizedRCNN) and hasattr(network.backbone, "body"):
+        return _detector_map(network, network.backbone.body)
     raise WeightsError(
-        f"No encoder can be loaded into a {type(network).__name__}: "
-        "build the network with networks.build_unet, build_classifier or build_encoder."
+        f"No encoder can be loaded into a {type(network).__name__}: build the network with "
+        "networks.build_unet, build_dense, build_detector, build_classifier or build_encoder."
     )
 
 
@@ -91,7 +108,7 @@ def _same(state: Mapping[str, Tensor]) -> State:
 
 
 def _plain_map(network: nn.Module, encoder: nn.Module, prefix: str) -> KeyMap:
-    """A timm encoder, alone or inside of a registered backbone."""
+    """An encoder under canonical names, alone or inside of another network."""
     state = encoder.state_dict()
     architecture, in_channels = identify(state)
     return KeyMap(f"{type(network).__name__} ({architecture})", architecture, in_channels, prefix, _same, _same)
@@ -125,6 +142,30 @@ def _monai_resnet_map(network: nn.Module, resnet: nets.ResNet, prefix: str, labe
         raise WeightsError(f"This {label} computes something else than torchvision's ResNet: {remedy}.")
     architecture, in_channels = identify(state)
     return KeyMap(label, architecture, in_channels, prefix, _same, _same)
+
+
+def _smp_resnet_map(network: nn.Module, resnet: Any) -> KeyMap:
+    """A ResNet of segmentation_models_pytorch, which may be dilated; see `networks.dense`."""
+    stages = (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
+    for before, stage in pairwise(stages):
+        if entry_convolution(stage).dilation != before[-1].conv2.dilation:
+            raise WeightsError(
+                f"The dilated encoder of this {type(network).__name__} computes something else than torchvision's "
+                'ResNet: build it with networks.build_dense (decoder "deeplabv3plus").'
+            )
+    return _plain_map(network, resnet, "encoder.")
+
+
+def _detector_map(network: nn.Module, body: nn.Module) -> KeyMap:
+    """torchvision's detectors keep the encoder as `backbone.body`; frozen batch norm counts no batches."""
+    found = _plain_map(network, body, "backbone.body.")
+    if any(name.endswith(BATCH_COUNTER) for name in body.state_dict()) or "conv1.weight" not in body.state_dict():
+        return found
+    return replace(found, rename=_without_counters)
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> State:
+    return {name: tensor for name, tensor in state.items() if not name.endswith(BATCH_COUNTER)}
 
 
 def _monai_vit_map(network: nets.ViT) -> KeyMap:

@@ -12,16 +12,15 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import WeightsError
-from monai_ssl_transfer.networks.encoders import PATCH_SIZE
+from monai_ssl_transfer.networks.encoders import PATCH_SIZE, encoder_names
 from monai_ssl_transfer.weights.card import EncoderCard
-from monai_ssl_transfer.weights.key_maps import HEADS, KeyMap, encoder_map, identify
+from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, HEADS, KeyMap, encoder_map, identify
 from monai_ssl_transfer.weights.report import LoadReport, first_names
 from monai_ssl_transfer.weights.save import CARD_KEY, CARD_NAME, WEIGHTS_NAME, hash_tensors
 
 logger = logging.getLogger(__name__)
 
 POSITION = "pos_embed"
-BATCH_COUNTER = ".num_batches_tracked"
 
 
 def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
@@ -51,7 +50,7 @@ def load_encoder_weights(network: nn.Module, file: str | Path, *, minimum: float
     """Fill the encoder of a network from a file; the rest of the network stays as it is.
 
     Args:
-        network: an encoder of `build_encoder`, a FlexibleUNet, or a MONAI ResNet or ViT (see `key_maps`).
+        network: an encoder of `build_encoder` or a network around one (see `key_maps.encoder_map`).
         file: as for `read_encoder`.
         minimum: share of the encoder's numbers that must be loaded. Below 1 also leftovers in the file are accepted.
 
@@ -122,7 +121,7 @@ def _card_from_tensors(state: dict[str, Tensor], path: Path) -> EncoderCard:
     if not architecture:
         raise WeightsError(
             f"{path} holds none of our encoders (its first tensors: {first_names(tuple(state), 3)}): "
-            "give a resnet18, resnet50, vit_tiny or vit_small under the names of torchvision or timm."
+            f"give one of {', '.join(encoder_names())} under the names of torchvision or timm."
         )
     position = state.get(POSITION)
     side = PATCH_SIZE * round((position.shape[1] - 1) ** 0.5) if position is not None else 224

@@ -29,7 +29,7 @@ def save_encoder(encoder: nn.Module, folder: str | Path, card: EncoderCard) -> P
     weights file, the two can never be mixed up.
 
     Args:
-        encoder: an encoder of `build_encoder`, or a network around one (FlexibleUNet, MONAI ResNet or ViT).
+        encoder: an encoder of `build_encoder`, or a network around one (see `key_maps.encoder_map`).
         folder: made if it does not exist.
         card: `weights_hash` is filled in here.
 
