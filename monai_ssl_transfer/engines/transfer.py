@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ class BestModelSaver:
                 f"validation gave no metric '{metric}', so no best model can be kept: add a key_metric."
             )
         value = float(engine.state.metrics[metric])
+        if math.isnan(value):  # would stay the best for ever, because nothing is larger than nan
+            raise TrainingError(
+                f"validation cannot define '{metric}', so no best model can be kept: validate on more images, of every "
+                "class that the metric needs (raise validation_fraction)."
+            )
         if self.best is None or value > self.best:
             self.best = value
             save_model(self.network, self.path)

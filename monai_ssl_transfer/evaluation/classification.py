@@ -1,4 +1,4 @@
-"""Classification quality from probabilities: accuracy, balanced accuracy, macro F1 and AUROC, per class and together.
+"""Classification quality from probabilities, per class and together: accuracy, balanced accuracy, macro F1, MCC, AUROC.
 
 Classes that the data do not contain have no recall and no AUROC: they stay out of balanced accuracy and macro AUROC,
 and the result names them. Macro F1 is the mean over the classes that occur in the truth or in the predictions
@@ -37,6 +37,8 @@ class ClassificationMetrics:
         accuracy: share of correct predictions (largest probability).
         balanced_accuracy: mean recall over the classes that occur.
         macro_f1: mean F1 over the classes that occur or are predicted.
+        mcc: Matthews correlation coefficient of all classes (Gorodkin's R_K); 0 when one class is predicted throughout,
+            nan when the truth holds one class only.
         auroc: macro mean of one-versus-rest AUROC over the classes that occur.
         n: number of samples.
         absent: classes without a sample.
@@ -46,6 +48,7 @@ class ClassificationMetrics:
     accuracy: float
     balanced_accuracy: float
     macro_f1: float
+    mcc: float
     auroc: float
     n: int
     absent: tuple[str, ...]
@@ -68,6 +71,32 @@ def compute_auroc(score: np.ndarray, positive: np.ndarray) -> float:
         return float("nan")
     ranks = rankdata(score)
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def compute_mcc(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """Matthews correlation coefficient for any number of classes.
+
+    Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006, from counts.
+
+    Args:
+        predicted: (N,) integers in range(classes).
+        labels: (N,) integers in range(classes).
+        classes: number of classes.
+
+    Returns:
+        -1 to 1; 0 when one class is predicted throughout; nan when the truth holds one class only, where there is
+        nothing to correlate with.
+    """
+    total = len(labels)
+    true = np.bincount(labels, minlength=classes).astype(np.float64)
+    found = np.bincount(predicted, minlength=classes).astype(np.float64)
+    spread_true, spread_found = total**2 - (true**2).sum(), total**2 - (found**2).sum()
+    if spread_true == 0:
+        return float("nan")
+    if spread_found == 0:
+        return 0.0
+    covariance = float((predicted == labels).sum()) * total - (true * found).sum()
+    return float(covariance / np.sqrt(spread_true * spread_found))
 
 
 def compute_classification_metrics(
@@ -104,6 +133,7 @@ def compute_classification_metrics(
         accuracy=float((predicted == labels).mean()),
         balanced_accuracy=float(np.mean([c.recall for c in occurring])),
         macro_f1=float(np.mean([c.f1 for c in seen])),
+        mcc=compute_mcc(predicted, labels, count),
         auroc=float(np.mean(areas)) if areas else float("nan"),
         n=len(labels),
         absent=tuple(c.name for c in classes if c.support == 0),
