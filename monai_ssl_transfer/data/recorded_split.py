@@ -15,14 +15,18 @@ def record_split(file: str | Path, names: Mapping[str, Sequence[str]]) -> None:
 
     Args:
         file: JSON file, replaced when it exists.
-        names: names by part ("train", "validation").
+        names: names by part ("train", "validation", ...).
     """
     content = json.dumps({part: list(listed) for part, listed in names.items()}, indent=1) + "\n"
     write_durably(Path(file), lambda stream: stream.write(content.encode()))
 
 
-def recorded_split(file: str | Path) -> dict[str, list[str]]:
+def recorded_split(file: str | Path, parts: Sequence[str] = ("train", "validation")) -> dict[str, list[str]]:
     """Read what `record_split` wrote.
+
+    Args:
+        file: the record.
+        parts: the parts to read; each must be there.
 
     Raises:
         DataError: there is no such file, or it is no such record.
@@ -34,6 +38,6 @@ def recorded_split(file: str | Path) -> dict[str, list[str]]:
         )
     try:
         content = json.loads(path.read_text())
-        return {part: [str(name) for name in content[part]] for part in ("train", "validation")}
+        return {part: [str(name) for name in content[part]] for part in parts}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not the record of a division ({error!r}): give the cases themselves.") from error

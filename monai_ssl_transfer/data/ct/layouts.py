@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_ssl_transfer.data.natural_order import natural_key
 from monai_ssl_transfer.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -87,11 +88,6 @@ def _stem(path: Path) -> str:
     return path.name
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that counts digits as numbers: ``liver_2`` before ``liver_10``."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]
-
-
 def _by_case(folder: Path, files: list[Path], kind: str) -> dict[int, Path]:
     """Files of one kind by case number."""
     found: dict[int, Path] = {}
@@ -141,7 +137,7 @@ def _images(folder: Path, files: list[Path]) -> list[dict[str, str]]:
             if name in cases:
                 raise DataError(f"{cases[name]} and {path} both claim case {name}: remove or rename one of them.")
             cases[name] = path
-        cases = dict(sorted(cases.items(), key=lambda item: _natural(item[0])))
+        cases = dict(sorted(cases.items(), key=lambda item: natural_key(item[0])))
     if not cases:
         raise DataError(f"{folder} holds no NIfTI volume (.nii or .nii.gz): give the folder of the volumes to segment.")
     return [{"case": case, "image": str(path)} for case, path in cases.items()]
@@ -168,7 +164,7 @@ def _decathlon_cases(described: Path, unlabelled: bool) -> list[dict[str, str]]:
         )
     if not cases:
         raise DataError(f"{described} lists no case: complete it or remove it.")
-    return sorted(cases.values(), key=lambda case: _natural(case["case"]))
+    return sorted(cases.values(), key=lambda case: natural_key(case["case"]))
 
 
 def _decathlon_pair(described: Path, entry: Any) -> tuple[str, str]:
