@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,21 +18,21 @@ from monai_ssl_transfer.data.ct.ingest_report import REPORT_NAME, IngestReport, 
 from monai_ssl_transfer.data.ct.ingest_worker import (
     FileScan,
     SeriesJob,
-    follow_parent,
     read_series,
     scan_files,
     series_key,
     source_number,
 )
+from monai_ssl_transfer.data.file_listing import list_files
 from monai_ssl_transfer.data.redaction import open_salt, private_folder
 from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.data.store import SliceStore
 from monai_ssl_transfer.data.store_writer import SliceStoreWriter
+from monai_ssl_transfer.data.worker_pool import in_order, worker_pool
 from monai_ssl_transfer.errors import DataError
 
 logger = logging.getLogger(__name__)
 _FILES_PER_SCAN = 64
-_Output = TypeVar("_Output")
 
 
 def ingest_ct(
@@ -70,7 +65,7 @@ def ingest_ct(
     if not paths:
         links = f" but {len(problems)} folder(s) that cannot be searched ({problems[0].sentence})" if problems else ""
         raise DataError(f"{source} holds no files{links}, give the folder that holds the scans")
-    with SliceStoreWriter(store) as writer, _processes(workers) as pool:
+    with SliceStoreWriter(store) as writer, worker_pool(workers) as pool:
         stored = StoredSeries(store)
         pseudonyms = open_salt(store, bool(stored.numbers))
         account = Account(source, store, pseudonyms, read_report(store))
@@ -83,29 +78,6 @@ def ingest_ct(
     if not account.kept_any:
         raise DataError(f"nothing in {source} could be kept, see {store / REPORT_NAME} for the reason of each file")
     return report
-
-
-def list_files(source: Path, exclude: Sequence[Path]) -> tuple[list[str], list[RefusedFile]]:
-    """All files below a folder in a fixed order but those in ``exclude``, and the folders that cannot be searched."""
-    if not source.is_dir():
-        return [str(source)], []
-    paths: list[str] = []
-    problems: list[RefusedFile] = []
-    excluded = {str(path) for path in exclude}
-
-    def unreadable(error: OSError) -> None:
-        problems.append(
-            RefusedFile(str(error.filename), "unreadable", "a folder that cannot be searched, check its rights")
-        )
-
-    for folder, folders, files in os.walk(source, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if str(Path(folder) / name) not in excluded)
-        for name in folders:
-            if (Path(folder) / name).is_symlink():
-                sentence = "a link to a folder, which is not followed; ingest that folder itself"
-                problems.append(RefusedFile(Path(folder) / name, "linked folder", sentence))
-        paths += [str(Path(folder) / name) for name in sorted(files)]
-    return paths, problems
 
 
 class StoredSeries:
@@ -131,49 +103,12 @@ class StoredSeries:
         return self.store.series(number), self.store.index[own.start : own.stop]
 
 
-@contextmanager
-def _processes(workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    if workers <= 1:
-        yield None
-        return
-    # spawn: forking a process that has threads (tqdm, BLAS) may hang
-    with ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent
-    ) as pool:
-        try:
-            yield pool
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process died, probably for lack of memory; run the same command again with fewer --workers, "
-                "it goes on where it stood"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _in_order(
-    pool: ProcessPoolExecutor | None, function: Callable[..., _Output], inputs: Iterable[tuple[Any, ...]], ahead: int
-) -> Iterator[_Output]:
-    """Results in the order of the inputs, few at once: a store is the same for any number of workers."""
-    if pool is None:
-        yield from (function(*arguments) for arguments in inputs)
-        return
-    waiting: deque[Future[_Output]] = deque()
-    for arguments in inputs:
-        waiting.append(pool.submit(function, *arguments))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
 def _scan(
     pool: ProcessPoolExecutor | None, chunks: list[list[str]], total: int, workers: int, progress: bool
 ) -> list[FileScan]:
     scans: list[FileScan] = []
     with tqdm(total=total, desc="looking at files", unit="file", disable=not progress) as bar:
-        for found in _in_order(pool, scan_files, ((chunk,) for chunk in chunks), 4 * workers):
+        for found in in_order(pool, scan_files, ((chunk,) for chunk in chunks), 4 * workers):
             scans += found
             bar.update(len(found))
     return scans
@@ -233,7 +168,7 @@ def _run_jobs(
         else:
             probes += account_for_stored(job, stored, account)
     with tqdm(total=sum(map(_files, fresh)), desc="reading scans", unit="file", disable=not progress) as bar:
-        results = _in_order(pool, read_series, ((job, salt) for job in fresh), workers + 1)
+        results = in_order(pool, read_series, ((job, salt) for job in fresh), workers + 1)
         for job, result in zip(fresh, results, strict=True):
             for entry, slices in result.series:
                 if entry.series_key not in writer:
@@ -241,7 +176,7 @@ def _run_jobs(
                     account.added(len(slices))
             account.take(result)
             bar.update(_files(job))
-    for result in _in_order(pool, read_series, ((job, salt) for job in probes), workers + 1):
+    for result in in_order(pool, read_series, ((job, salt) for job in probes), workers + 1):
         account.take_late(result)
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
 import stat
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +17,7 @@ from monai_ssl_transfer.data.ct.dicom_header import SliceHeader, headers_of
 from monai_ssl_transfer.data.ct.dicom_series import SliceGroup
 from monai_ssl_transfer.data.ct.nifti import check_hounsfield, open_nifti
 from monai_ssl_transfer.data.ct.volume import slice_gaps, stack_affine
+from monai_ssl_transfer.data.file_listing import ARCHIVE_SUFFIXES, SYSTEM_FILES
 from monai_ssl_transfer.data.redaction import Pseudonyms
 from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.data.store import SeriesEntry
@@ -84,22 +81,6 @@ class SeriesResult:
     refused: list[RefusedFile] = field(default_factory=list)
 
 
-_JUNK = {".ds_store", "thumbs.db", "desktop.ini"}
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
-
-
-def follow_parent() -> None:
-    """Let this worker die with its parent: after a SIGKILL of the parent it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
 def scan_files(paths: Sequence[str]) -> list[FileScan]:
     """Look at some files: what is each, and which CT slices does it hold."""
     return [_scan_file(path) for path in paths]
@@ -112,7 +93,7 @@ def _scan_file(path: str) -> FileScan:
             return FileScan(
                 path, refusal=RefusedFile(path, "not a file", "neither a file nor a folder, so it was not opened")
             )
-        if name in _JUNK or name.startswith("._"):
+        if name in SYSTEM_FILES or name.startswith("._"):
             return _ignored(path, "system file", "a file of the operating system, not a scan")
         if name.endswith((".nii", ".nii.gz")):
             return FileScan(path, nifti_hash=_content_hash(path))
@@ -126,7 +107,7 @@ def _scan_file(path: str) -> FileScan:
         return _scan_dicom(path)
     if not start:
         return _ignored(path, "empty file", "an empty file")
-    if name.endswith(_ARCHIVES):
+    if name.endswith(ARCHIVE_SUFFIXES):
         return FileScan(path, refusal=RefusedFile(path, "archive", "an archive, unpack it and ingest the folder again"))
     if name.endswith((".hdr", ".img", ".nrrd", ".mha", ".mhd", ".mgz")):
         return FileScan(
