@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageChops,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
@@ -20,7 +31,15 @@ from monai_ssl_transfer.errors import DataError
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
 # What Pillow may try: the formats of photographs, none of its forty rare ones, whose decoders see little use.
-_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
+_FORMATS = (
+    JpegImagePlugin.JpegImageFile.format,
+    PngImagePlugin.PngImageFile.format,
+    TiffImagePlugin.TiffImageFile.format,
+    BmpImagePlugin.BmpImageFile.format,
+    GifImagePlugin.GifImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+    Jpeg2KImagePlugin.Jpeg2KImageFile.format,
+)
 _ORIENTATION, _COLUMNS, _ROWS = 0x0112, 256, 257
 # Way from the stored to the upright picture, by EXIF orientation: transpose, then reverse rows, then reverse columns.
 _TURNS = {
@@ -65,7 +84,7 @@ def read_frame(path: str | Path) -> np.ndarray:
         DataError: no such file, no picture, a damaged or truncated one, several pictures in one file, or 32-bit pixels.
     """
     image, turn = _load(Path(path))
-    return np.ascontiguousarray(_upright(_rgb(image, Path(path)), turn))
+    return _upright(_rgb(image, Path(path)), turn).copy()
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -93,7 +112,7 @@ def read_mask(path: str | Path) -> np.ndarray:
         raise DataError(
             f"{path} is no binary mask, its largest value is {largest} of 255: store 0 for background, 255 for findings"
         )
-    return np.ascontiguousarray(_upright(mask, turn))
+    return _upright(mask, turn).copy()
 
 
 def frame_size(path: str | Path) -> tuple[int, int]:
@@ -185,6 +204,9 @@ def _colours(image: Image.Image, path: Path) -> np.ndarray:
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode not in _CONVERTIBLE:
         raise DataError(f"{path} has pixels of mode {image.mode}: save it with 8 or 16 bits per channel, grey or RGB")
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted, and so does OpenCV.
+        image = ImageChops.invert(image)
     return np.asarray(image.convert("RGB"))
 
 
