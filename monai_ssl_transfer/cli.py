@@ -24,6 +24,24 @@ def _ingest_ct(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _ingest_frames(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.data.endoscopy.ingest import ingest_frames
+
+    report = ingest_frames(
+        arguments.source,
+        arguments.out,
+        workers=arguments.workers,
+        longest_side=arguments.longest_side,
+        every=arguments.every,
+        group_pattern=arguments.group_pattern,
+        crop=arguments.crop,
+        duplicate_threshold=arguments.near_duplicates,
+        labels_csv=arguments.labels,
+    )
+    print(report.summary())
+    return 0
+
+
 def _phantom_ct(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.data.phantoms.ct_dataset import write_phantom_dataset
 
@@ -64,6 +82,19 @@ def _parser() -> argparse.ArgumentParser:
     ct.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     ct.add_argument("--labels", type=Path, default=None, metavar="CSV", help="body region per file or series")
     ct.set_defaults(run=_ingest_ct)
+    frames = kinds.add_parser("frames", help="image files and videos of endoscopies, of any folder tree")
+    frames.add_argument("source", type=Path, metavar="SRC", help="folder that holds images and videos, at any depth")
+    frames.add_argument("--out", type=Path, required=True, metavar="STORE", help="store to create or to append to")
+    frames.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    frames.add_argument("--longest-side", type=int, default=512, metavar="PIXELS", help="0 keeps sizes (default: 512)")
+    frames.add_argument("--every", type=int, default=25, metavar="N", help="of videos every N-th frame (default: 25)")
+    group = "its first (...) in a file's path names the patient (default: the folder; a video is its own group)"
+    frames.add_argument("--group-pattern", default=None, metavar="REGEX", help=group)
+    frames.add_argument("--crop", action="store_true", help="cut off the black border and the text in it")
+    near = "drop a frame that differs in at most so many of 256 bits from the one before; -1 keeps all (default: 16)"
+    frames.add_argument("--near-duplicates", type=int, default=16, metavar="BITS", help=near)
+    frames.add_argument("--labels", type=Path, default=None, metavar="CSV", help="file and class")
+    frames.set_defaults(run=_ingest_frames)
 
     phantom = commands.add_parser("phantom", help="generate data that looks like the real thing")
     kinds = phantom.add_subparsers(dest="kind", required=True, metavar="KIND")

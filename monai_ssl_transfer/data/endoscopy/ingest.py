@@ -1,0 +1,258 @@
+"""``ssl-transfer ingest frames``: image files and videos become a frame store, and every file is accounted for."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from monai_ssl_transfer.data.endoscopy.ingest_labels import read_frame_labels
+from monai_ssl_transfer.data.endoscopy.ingest_plan import FrameJob, FrameOptions, Grouping, plan_jobs, sort_files
+from monai_ssl_transfer.data.endoscopy.ingest_report import (
+    DUPLICATE,
+    FILES_NAME,
+    IGNORED,
+    KEPT,
+    REFUSED,
+    FileJournal,
+    FrameIngestReport,
+)
+from monai_ssl_transfer.data.endoscopy.ingest_worker import FileResult, JobResult, read_job, take_spooled
+from monai_ssl_transfer.data.file_listing import list_files
+from monai_ssl_transfer.data.redaction import open_salt, private_folder
+from monai_ssl_transfer.data.refusal import RefusedFile
+from monai_ssl_transfer.data.store import SeriesEntry, SliceStore
+from monai_ssl_transfer.data.store_frames import EncodedSlice
+from monai_ssl_transfer.data.store_writer import SliceStoreWriter
+from monai_ssl_transfer.data.worker_pool import in_order, worker_pool
+from monai_ssl_transfer.errors import DataError
+
+logger = logging.getLogger(__name__)
+_DEFAULTS = FrameOptions()
+
+
+def ingest_frames(
+    source: str | Path,
+    store: str | Path,
+    *,
+    workers: int,
+    longest_side: int = _DEFAULTS.longest_side,
+    every: int = _DEFAULTS.every,
+    group_pattern: str | None = None,
+    crop: bool = False,
+    duplicate_threshold: int | None = _DEFAULTS.duplicate_threshold,
+    labels_csv: str | Path | None = None,
+    progress: bool = True,
+) -> FrameIngestReport:
+    """Put every photograph and every n-th frame of every video below a folder into a frame store.
+
+    Chunks that the store holds already are skipped, so a run that was interrupted is finished by running it again, and
+    new files are appended. What became of each file stands in ``<store>/ingest_files.jsonl``.
+
+    Args:
+        source: folder (or one file) with image files and videos, among other files.
+        store: frame store to create or to append to; ``<store>.private`` beside it gets the salt and the clear names.
+        workers: processes that read; 1 reads in this process.
+        longest_side: larger frames are made smaller to this many pixels, with their aspect ratio; 0 keeps their sizes.
+        every: of a video, frames 0, ``every``, 2 ``every`` ... are taken.
+        group_pattern: regular expression whose first capture group, in the path below ``source``, names the patient of
+            an image file; default: its folder. A video is its own group.
+        crop: cut off the black border and the burnt-in text in it.
+        duplicate_threshold: bits of the hash's 256 in which a frame may differ from the frame kept before it in its
+            group and still be dropped; None or a negative number keeps all.
+        labels_csv: classes of the user, see ``read_frame_labels``.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The report, of this run and those before it.
+
+    Raises:
+        DataError: the source does not exist, nothing in it could be kept, or the store cannot be appended to.
+    """
+    options = FrameOptions(longest_side, every, crop, duplicate_threshold)
+    source, store = Path(source).absolute(), Path(store).absolute()
+    if not source.exists():
+        raise DataError(f"{source} does not exist, give the folder that holds the frames")
+    grouping = Grouping(source, group_pattern)
+    paths, problems = list_files(source, exclude=(store, private_folder(store)))
+    if not paths:
+        raise DataError(f"{source} holds no files, give the folder that holds the frames")
+    with SliceStoreWriter(store, pixels="rgb") as writer:
+        labels = read_frame_labels(labels_csv, paths, source, store) if labels_csv is not None else {}
+        frames, videos, others = sort_files(paths)
+        others += [(problem, False) for problem in problems]
+        pseudonyms = open_salt(store, SliceStore(store).series_count > 0)
+        with FileJournal(source, store, pseudonyms) as journal, worker_pool(workers) as pool:
+            run = _Run(writer, journal, options, len(frames) + len(videos), progress)
+            refusals: list[RefusedFile] = []
+            jobs = plan_jobs(frames, videos, grouping, labels, refusals)
+            for refusal, ignored in others + [(refusal, False) for refusal in refusals]:
+                journal.note(refusal.path, IGNORED if ignored else REFUSED, refusal.code, refusal.sentence)
+            run.carry_out(pool, jobs, workers, labels)
+            report = _report(store, options, journal, run.added)
+    if not run.kept_any:
+        raise DataError(f"nothing in {source} could be kept, see {store / FILES_NAME} for the reason of each file")
+    return report
+
+
+class _Run:
+    """One ingest while it runs: jobs go to the processes, chunks to the store, outcomes to the journal."""
+
+    def __init__(
+        self, writer: SliceStoreWriter, journal: FileJournal, options: FrameOptions, files: int, progress: bool
+    ) -> None:
+        self._writer, self._journal, self._options = writer, journal, options
+        self._stored = SliceStore(writer.path)
+        self._numbers = {self._stored.series(i).series_key: i for i in range(self._stored.series_count)}
+        self._known = np.sort(self._stored.index["source"])
+        self._fresh: set[int] = set()
+        self._spool = private_folder(writer.path) / "spool"
+        self._bar = tqdm(total=files, desc="reading frames", unit="file", disable=not progress)
+        self.added = 0
+        self.kept_any = False
+
+    def carry_out(
+        self, pool: ProcessPoolExecutor | None, jobs: Iterator[FrameJob], workers: int, labels: Mapping[str, int]
+    ) -> None:
+        """Do all jobs, in their order."""
+        shutil.rmtree(self._spool, ignore_errors=True)  # what a killed run left
+        self._spool.mkdir(parents=True)
+        salt, waiting = self._journal.pseudonyms.salt, []
+
+        def inputs() -> Iterator[tuple[FrameJob, FrameOptions, bytes, Path]]:
+            for job in jobs:
+                needed = self._needed(job)
+                if needed is not None:
+                    waiting.append(needed)
+                    yield needed, self._options, salt, self._spool
+
+        try:
+            with self._bar:
+                for result in in_order(pool, read_job, inputs(), workers + 1):
+                    job = waiting.pop(0)
+                    self._take(job, result)
+                    self._bar.update(len(job.files))
+        finally:
+            shutil.rmtree(self._spool, ignore_errors=True)
+
+    def _key(self, job: FrameJob, part: str = "") -> str:
+        return self._journal.pseudonyms.hexadecimal("series", job.name + part)
+
+    def _needed(self, job: FrameJob) -> FrameJob | None:
+        """What is to be done of a job: nothing, its account only, or all of it."""
+        key = self._key(job)
+        if key not in self._numbers:
+            return job
+        self._check_labels(job, self._numbers[key])
+        self.kept_any = True
+        if job.kind == "frames" and not all(path in self._journal for path in job.files):
+            return replace(job, encode=False)  # the process was killed between the store and the journal
+        if job.kind == "video" and job.files[0] not in self._journal:
+            self._journal.note(job.files[0], KEPT, series=key)
+        self._bar.update(len(job.files))
+        return None
+
+    def _check_labels(self, job: FrameJob, number: int) -> None:
+        own = self._stored.series_range(number)
+        stored = {int(label) for label in self._stored.index["label"][own.start : own.stop]}
+        if any(label >= 0 for label in job.labels) and not stored <= set(job.labels):
+            raise DataError(
+                f"{job.files[0]} and the files after it are in {self._stored.path} with other labels or none, which "
+                "cannot be changed: ingest into a new store"
+            )
+
+    def _take(self, job: FrameJob, result: JobResult) -> None:
+        key, before = self._key(job), self._own_sources(job)
+        if job.kind == "video":
+            added = self._append_video(job, result)
+        else:
+            added = self._append(job, key, result.slices) if job.encode else set()
+        for file in result.files:
+            self._account(file, key, added | before)
+        self._journal.flush()
+
+    def _own_sources(self, job: FrameJob) -> set[int]:
+        """Sources of what the store held of this very job when this run began."""
+        numbers = [self._numbers[key] for key in self._keys(job) if key in self._numbers]
+        ranges = [self._stored.series_range(number) for number in numbers]
+        return {int(source) for own in ranges for source in self._stored.index["source"][own.start : own.stop]}
+
+    def _keys(self, job: FrameJob) -> Iterator[str]:
+        yield self._key(job)
+        part = 0
+        while job.kind == "video" and (key := self._key(job, f"\n{part}")) in self._numbers:
+            yield key
+            part += 1
+
+    def _append_video(self, job: FrameJob, result: JobResult) -> set[int]:
+        """Segments in their order; the last one has the key of the video, so that it tells that all are there."""
+        added: set[int] = set()
+        last = len(result.segments) - 1
+        for part, file in enumerate(result.segments):
+            key = self._key(job) if part == last else self._key(job, f"\n{part}")
+            slices = take_spooled(file)
+            if key not in self._writer:
+                added |= self._append(job, key, slices)
+        return added
+
+    def _append(self, job: FrameJob, key: str, slices: list[EncodedSlice]) -> set[int]:
+        """Add what is new, and say what that was."""
+        new: dict[int, EncodedSlice] = {}
+        for one in slices:
+            if not self._is_known(one.source):
+                new.setdefault(one.source, one)
+        if new:
+            patient = self._journal.pseudonyms.hexadecimal("patient", job.group)
+            entry = SeriesEntry(key, patient, job.kind, 0.0, False, (0.0,) * 16)
+            self._writer.append(entry, list(new.values()))
+            self._fresh.update(new)
+            self.added += len(new)
+        return set(new)
+
+    def _is_known(self, source: int) -> bool:
+        place = int(np.searchsorted(self._known, np.uint64(source)))
+        return source in self._fresh or (place < len(self._known) and int(self._known[place]) == source)
+
+    def _account(self, file: FileResult, key: str, own: set[int]) -> None:
+        if file.refusal is not None:
+            status = DUPLICATE if file.refusal.code == "near duplicate" else REFUSED
+            more = {"near_duplicates": file.near_duplicates}
+            self._journal.note(file.path, status, file.refusal.code, file.refusal.sentence, **more)
+            return
+        self.kept_any = True
+        kept = [source for source in file.sources if source in own]
+        more = {"near_duplicates": file.near_duplicates}
+        if kept:
+            own.difference_update(kept)  # a second file with the same content is a copy
+            code = "damaged" if file.note else ""
+            self._journal.note(file.path, KEPT, code, file.note, series=key, frames=len(kept), **more)
+        elif file.path not in self._journal:
+            sentence = "has the same content as a file that was taken before"
+            self._journal.note(file.path, DUPLICATE, "copy", sentence)
+
+
+def _report(store: Path, options: FrameOptions, journal: FileJournal, added: int) -> FrameIngestReport:
+    journal.tidy()
+    counts, reasons, near = journal.count()
+    held = SliceStore(store)
+    size = sum(file.stat().st_size for file in store.glob("*.bin"))
+    report = FrameIngestReport(
+        store,
+        options,
+        frames=len(held),
+        groups=len(np.unique(held.patient_numbers())),
+        added_frames=added,
+        near_duplicates=near,
+        labelled=int((held.index["label"] >= 0).sum()),
+        bytes_per_frame=size // max(len(held), 1),
+        counts=counts,
+        reasons=reasons,
+    )
+    report.write()
+    return report
