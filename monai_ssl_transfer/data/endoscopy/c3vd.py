@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from monai_ssl_transfer.data.endoscopy.frame_listing import Case, existing_folder
+from monai_ssl_transfer.data.endoscopy.frame_listing import Case, existing_folder, refuse_same_names
 from monai_ssl_transfer.data.natural_order import natural_key
 from monai_ssl_transfer.errors import DataError
 
@@ -50,10 +50,7 @@ def depth_cases(dataset_dir: str | Path) -> list[Case]:
             # a video of the first release is one folder; where it is several, their frames must not share a name
             prefix = video if len(parts[video]) == 1 else f"{video}-{place.name}"
             cases += _paired(prefix, video, place, videos[place])
-    names = [case["name"] for case in cases]
-    if len(set(names)) < len(names):
-        twice = next(case for case in cases if names.count(case["name"]) > 1)
-        raise DataError(f"{twice['image']} lies in one of two folders of the same video: keep one of them.")
+    refuse_same_names(cases)
     return cases
 
 

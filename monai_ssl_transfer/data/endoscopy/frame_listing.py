@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,20 @@ def group_near_duplicates(cases: list[Case], threshold: int | None) -> list[Case
         HASH_BITS,
     )
     return [{**case, "group": first[number]} for number, case in zip(numbers, cases, strict=True)]
+
+
+def refuse_same_names(cases: Sequence[Case]) -> None:
+    """Refuse two photographs of one name.
+
+    Raises:
+        DataError: naming both.
+    """
+    places: dict[str, str] = {}
+    for case in cases:
+        name, image = case["name"], case["image"]
+        if name in places:
+            raise DataError(f"{places[name]} and {image} both claim case {name}: keep or rename one of them.")
+        places[name] = image
 
 
 def refuse_unknown(found: Collection[str], known: Collection[str], file: str | Path, kind: str) -> None:

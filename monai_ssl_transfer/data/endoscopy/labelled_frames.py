@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from monai_ssl_transfer.data.endoscopy.frame_listing import Case, read_names
+from monai_ssl_transfer.data.endoscopy.frame_listing import Case, read_names, refuse_same_names
 from monai_ssl_transfer.data.recorded_split import record_split, recorded_split
 from monai_ssl_transfer.data.splits import load_or_make_split, nested_fractions
 from monai_ssl_transfer.errors import DataError
@@ -117,10 +117,7 @@ def frames_to_evaluate(cases: Sequence[Case], run_dir: str | Path, part: str = "
 def _check(cases: Sequence[Case], stratum: str | None) -> None:
     if not cases:
         raise DataError("There are no photographs to divide: check the data set's folder.")
-    names = [case["name"] for case in cases]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"Two photographs are called {twice}: give every case a name of its own.")
+    refuse_same_names(cases)
     if stratum is not None and not all(stratum in case for case in cases):
         raise DataError(f"The cases have no '{stratum}' to divide by: choose another stratum, or null.")
 

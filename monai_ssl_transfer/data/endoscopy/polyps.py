@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -15,6 +16,7 @@ from monai_ssl_transfer.data.endoscopy.frame_listing import (
     existing_folder,
     group_near_duplicates,
     list_frames,
+    refuse_same_names,
     refuse_unpaired,
     subfolders,
 )
@@ -46,7 +48,7 @@ class PolypFolders:
 
 
 def polyp_cases(
-    dataset_dir: str | Path,
+    dataset_dir: str | Path | Sequence[str | Path],
     split_file: str | Path | None = None,
     duplicate_threshold: int | None = DUPLICATE_THRESHOLD,
 ) -> list[Case]:
@@ -56,23 +58,30 @@ def polyp_cases(
     (``Original``, ``Ground Truth``) as TIFF or as the PNG copy; of a folder with both copies the TIFF is taken.
 
     Args:
-        dataset_dir: folder of the data set, or one that holds it.
+        dataset_dir: folder of the data set, or one that holds it; a list joins several data sets, and looks for the
+            same scene across them.
         split_file: text file of names, one per line, as Kvasir-SEG's official ones; only these cases are listed.
-        duplicate_threshold: bits of 256 in which the hashes of two photographs of one group differ at most; None
-            makes every photograph its own group. CVC-ClinicDB's groups are its sequences in any case.
+        duplicate_threshold: bits of 256 in which the hashes of two photographs of one group differ at most; None makes
+            every photograph its own group. CVC-ClinicDB's groups are its sequences in any case.
 
     Returns:
         One dict per photograph in natural order: "name", "image", "label" (path of the mask), "group".
 
     Raises:
         DataError: no such folder, no or several data sets in it, a photograph without mask, a mask without
-            photograph, or a frame that belongs to no sequence of CVC-ClinicDB.
+            photograph, a frame that belongs to no sequence of CVC-ClinicDB, or a name in two data sets.
     """
-    cases, sequences = paired_polyps(dataset_dir)
-    if sequences:
-        cases = [{**case, "group": cvc_sequence(case["image"])} for case in cases]
-    else:
-        cases = group_near_duplicates(cases, duplicate_threshold)
+    folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
+    sequenced: list[Case] = []
+    single: list[Case] = []
+    for folder in folders:
+        cases, sequences = paired_polyps(folder)
+        if sequences:
+            sequenced += [{**case, "group": cvc_sequence(case["image"])} for case in cases]
+        else:
+            single += cases
+    cases = sequenced + (group_near_duplicates(single, duplicate_threshold) if single else [])
+    refuse_same_names(cases)
     return cases if split_file is None else choose_listed(cases, split_file)
 
 

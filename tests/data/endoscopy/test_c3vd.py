@@ -60,6 +60,13 @@ def test_two_folders_of_one_video_are_one_group_with_names_of_their_own(tmp_path
     assert {case["group"] for case in cases} == {"trans_t2_b"} and len({case["name"] for case in cases}) == 4
 
 
+def test_a_video_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    for copy in ("a", "b"):
+        _video(tmp_path / copy / "cecum_t1_a", range(2))
+    with pytest.raises(DataError, match="both claim case cecum_t1_a-cecum_t1_a-0000"):
+        depth_cases(tmp_path)
+
+
 def test_a_missing_partner_is_named(tmp_path: Path) -> None:
     video = tmp_path / "cecum_t1_a"
     _video(video, range(3))

@@ -157,7 +157,7 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
         divide_frames(cases, tmp_path, stratum="label")
     with pytest.raises(DataError, match="no photographs to divide"):
         divide_frames([], tmp_path)
-    with pytest.raises(DataError, match="Two photographs are called g0-0"):
+    with pytest.raises(DataError, match="both claim case g0-0"):
         divide_frames([*cases, cases[0]], tmp_path)
 
 

@@ -56,6 +56,17 @@ def test_kvasir_seg_pairs_and_groups_of_the_same_polyp(tmp_path: Path, caplog: p
     assert [case["group"] for case in polyp_cases(tmp_path, duplicate_threshold=None)] == [c["name"] for c in cases]
 
 
+def test_several_data_sets_are_joined_and_searched_for_the_same_scene(tmp_path: Path) -> None:
+    for folder, name, shift in (("one", "a", 0), ("two", "b", 20)):
+        _photograph(tmp_path / folder / "images" / f"{name}.png", seed=3, shift=shift)
+        _touch(tmp_path / folder / "masks" / f"{name}.png")
+    _cvc(tmp_path / "cvc", [30])
+    cases = polyp_cases([tmp_path / "one", tmp_path / "two", str(tmp_path / "cvc")])
+    assert {case["name"]: case["group"] for case in cases} == {"30": "sequence-02", "a": "a", "b": "a"}
+    with pytest.raises(DataError, match="both claim case a"):
+        polyp_cases([tmp_path / "one", tmp_path / "one"])
+
+
 def test_hyperkvasir_segmented_images_are_found_from_its_root(tmp_path: Path) -> None:
     inner = tmp_path / "segmented-images"
     _touch(inner / "images" / "a.jpg", inner / "masks" / "a.png", tmp_path / "unlabeled-images" / "images" / "u.jpg")
@@ -146,12 +157,13 @@ def test_two_frames_share_a_group_exactly_where_a_range_holds_both(one: int, oth
     assert (cvc_sequence(f"{one}.tif") == cvc_sequence(f"{other}.png")) == together
 
 
-@pytest.mark.parametrize("split_seed", range(5))
-def test_no_cvc_sequence_is_on_two_sides_of_a_split(tmp_path: Path, split_seed: int) -> None:
+def test_no_cvc_sequence_is_on_two_sides_of_a_split(tmp_path: Path) -> None:
     _cvc(tmp_path, list(range(1, 613)))
-    divided = divide_frames(polyp_cases(tmp_path), tmp_path / "run", split_seed=split_seed)
-    frames = {part: {int(case["name"]) for case in cases} for part, cases in divided.items()}
-    assert sum(map(len, frames.values())) == 612 and all(frames.values())
-    for first, last in json.loads(SEQUENCES.read_text())["sequences"]:
-        touched = [part for part, numbers in frames.items() if numbers & set(range(first, last + 1))]
-        assert len(touched) == 1, f"frames {first} to {last} are in {touched}"
+    cases = polyp_cases(tmp_path)
+    for split_seed in range(5):
+        divided = divide_frames(cases, tmp_path / str(split_seed), split_seed=split_seed)
+        frames = {part: {int(case["name"]) for case in found} for part, found in divided.items()}
+        assert sum(map(len, frames.values())) == 612 and all(frames.values())
+        for first, last in json.loads(SEQUENCES.read_text())["sequences"]:
+            touched = [part for part, numbers in frames.items() if numbers & set(range(first, last + 1))]
+            assert len(touched) == 1, f"frames {first} to {last} are in {touched}"
