@@ -11,7 +11,7 @@ from monai_ssl_transfer.data.phantoms.endoscopy_camera import Camera, look
 from monai_ssl_transfer.data.phantoms.endoscopy_noise import noise, vessels
 from monai_ssl_transfer.data.phantoms.endoscopy_shading import Light
 from monai_ssl_transfer.data.phantoms.endoscopy_solids import Solid
-from monai_ssl_transfer.data.phantoms.endoscopy_wall import STEP, Colour, Wall, blank_wall
+from monai_ssl_transfer.data.phantoms.endoscopy_wall import Colour, Wall, blank_wall
 
 START = -12.0  # z in mm where every wall begins; the camera's way begins at 0
 
@@ -81,6 +81,7 @@ def colon(rng: np.random.Generator, patient: Patient, length: float = 110.0, fol
     """
     wall = _tube(rng, patient, length, float(rng.uniform(17, 26)))
     haustra(wall, rng, float(rng.uniform(13, 24)), folds * float(rng.uniform(0.25, 0.42)))
+    bulges(wall, rng, int(rng.integers(0, 7)))
     return Scene(wall, patient, _view(rng, wall))
 
 
@@ -154,7 +155,7 @@ def oesophagus(rng: np.random.Generator, patient: Patient) -> tuple[Scene, float
     pearly = tuple(0.45 * own + 0.55 * pale for own, pale in zip(patient.mucosa, (0.7, 0.4, 0.31), strict=True))
     patient = replace(patient, mucosa=pearly, vessels=0.5, grain=0.01)  # type: ignore[arg-type]
     wall = _tube(rng, patient, 85, float(rng.uniform(10, 14)), wander=0.5)
-    end = float(rng.uniform(38, 56))
+    end = float(rng.uniform(27, 40))
     closing = np.clip((wall.z - (end - 18)) / 20, 0, 1)[None]
     petals = int(rng.integers(4, 7))
     star = 0.5 + 0.5 * np.cos(petals * wall.angle + rng.uniform(0, 6) + 0.5 * noise(rng, 200, wall.columns))
@@ -166,9 +167,8 @@ def oesophagus(rng: np.random.Generator, patient: Patient) -> tuple[Scene, float
 
 def small_bowel(rng: np.random.Generator, patient: Patient) -> Scene:
     """Small bowel as a capsule sees it: close, villous, with thin circular folds, tinted by bile."""
-    light = replace(
-        patient.light, reach=11.0, gloss=0.35, ambient=0.2, lamps=((-3.0, -3.0), (3.0, -3.0), (3.0, 3.0), (-3.0, 3.0))
-    )
+    ring = ((-3.0, -3.0), (3.0, -3.0), (3.0, 3.0), (-3.0, 3.0))
+    light = replace(patient.light, reach=11.0, gloss=0.35, ambient=0.2, lamps=ring)
     patient = replace(patient, light=light, grain=0.08, vessels=0.35)
     wall = _tube(rng, patient, 80, float(rng.uniform(10, 14)))
     haustra(wall, rng, float(rng.uniform(6, 11)), float(rng.uniform(0.15, 0.4)), width=1.3)
@@ -196,9 +196,7 @@ def haustra(
         place = middle + rng.normal(0, 0.12 * spacing)
         if abs(place) < 5:  # the camera is here
             continue
-        first, past = (
-            int(np.clip((place + way - wall.start) / STEP, 0, wall.columns)) for way in (-5 * width, 5 * width)
-        )
+        first, past = (int(np.clip((place + k * width - wall.start) / wall.step, 0, wall.columns)) for k in (-5, 5))
         around = np.zeros((len(wall.angle), 1), np.float32)
         for lobe in range(int(rng.integers(1, 4))):
             towards = turn + 2 * np.pi / 3 * (index + lobe) + rng.normal(0, 0.25)
@@ -212,12 +210,19 @@ def haustra(
         np.maximum(part - crest, 2.0, out=part)
 
 
+def bulges(wall: Wall, rng: np.random.Generator, count: int) -> None:
+    """Raise low mounds of normal mucosa, which are no polyps although they look a little like flat ones."""
+    for _ in range(count):
+        around, along = wall.distance(float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(4, 70)))
+        wide, long = rng.uniform(3, 9, 2)
+        wall.raise_surface(np.float32(rng.uniform(0.6, 3.0)) * np.exp(-((around / wide) ** 2) - (along / long) ** 2))
+
+
 def rugae(wall: Wall, rng: np.random.Generator, count: int, height: float) -> None:
     """Raise long gastric folds that run along the organ and meander, ``height`` in mm."""
     phase = count * wall.angle + 1.6 * noise(rng, 200, wall.columns) + 0.9 * noise(rng, 100, wall.columns)
-    wall.raise_surface(
-        (height * np.maximum(np.cos(phase), -0.2) * (0.7 + 0.3 * noise(rng, 200, wall.columns))).astype("f4")
-    )
+    size = height * (0.7 + 0.3 * noise(rng, 200, wall.columns))
+    wall.raise_surface((size * np.maximum(np.cos(phase), -0.2)).astype(np.float32))
 
 
 def dome(wall: Wall, end: float, depth: float, hole: float) -> None:
@@ -230,7 +235,7 @@ def dome(wall: Wall, end: float, depth: float, hole: float) -> None:
 def _tube(rng: np.random.Generator, patient: Patient, length: float, radius: float, wander: float = 1.0) -> Wall:
     wall = blank_wall(rng, START, length, radius, patient.mucosa)
     wall.centre *= np.float32(wander)
-    wall.centre -= wall.centre[round(-START / STEP)]
+    wall.centre -= wall.centre[round(-START / wall.step)]
     wall.filter((0.72, 0.34, 0.38), 0.9 * vessels(rng, wall.columns, patient.vessels))
     deep = vessels(rng, wall.columns, 0.25 * patient.vessels, widest=7.0)
     wall.filter((0.8, 0.72, 0.85), deep)
@@ -252,7 +257,7 @@ def _view(
     """A camera at z = 0 that looks roughly along the organ to z = ``aim`` mm, off its middle by ``sway`` radii."""
     size = float(np.median(wall.radius[:, :80]))
     position = np.array([*rng.normal(0, 0.16 * size, 2).clip(-0.3 * size, 0.3 * size), rng.uniform(-2, 2)])
-    there = wall.centre[int(np.clip((aim - wall.start) / STEP, 0, wall.columns - 1))]
+    there = wall.centre[int(np.clip((aim - wall.start) / wall.step, 0, wall.columns - 1))]
     target = np.array([*(there + rng.normal(0, 0.45 * sway * size, 2)), max(aim, 12.0)])
     return look(position, target, float(rng.uniform(0, 2 * np.pi)), width or float(rng.uniform(95, 125)))
 
@@ -262,7 +267,7 @@ def _with_shaft(rng: np.random.Generator, wall: Wall, patient: Patient, end: flo
     beside = rng.uniform(0, 2 * np.pi)
     gap = rng.uniform(thickness + 4, thickness + 8)
     near = np.array([gap * np.cos(beside), gap * np.sin(beside), -4.0])
-    middle = wall.centre[int((end - wall.start) / STEP)]
+    middle = wall.centre[int((end - wall.start) / wall.step)]
     far = np.array([*(middle + rng.normal(0, 1.0, 2)), end + 1])
     shaft = Solid(
         near, np.eye(3), np.full(3, float(thickness)), (0.012, 0.012, 0.014), root=far, stalk=float(thickness),

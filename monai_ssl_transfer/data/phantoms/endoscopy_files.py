@@ -1,4 +1,4 @@
-"""Files of generated endoscopy as data sets have them: JPEG photographs with margin and text, JPEG masks, boxes, depth."""
+"""Files of generated endoscopy: JPEG photographs with margin and text, JPEG masks, boxes, depth maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a generated picture shows, by the class names of HyperKvasir: the folder tree, its counts, and a scene for each."""
+"""What a generated picture shows, by the class names of HyperKvasir: folders, counts, and a scene for each."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _dyed(resected: bool) -> Maker:
 def _hemorrhoids(rng: np.random.Generator, patient: Patient) -> Scene:
     scene = anatomy.rectum_retroflexed(rng, patient)
     end = float(scene.wall.z[np.argmin(scene.wall.radius.mean(0))])
-    lesions.cushions(rng, scene, end - 8)
+    lesions.cushions(rng, scene, end - 11)
     return scene
 
 
@@ -154,8 +154,8 @@ _MAKERS: dict[str, Maker] = {
     "pylorus": anatomy.pylorus,
     "retroflex-stomach": anatomy.stomach_retroflexed,
     "z-line": _z_line,
-    "barretts": _barrett(8, 16, 14),
-    "barretts-short-segment": _barrett(5, 10, 2),
+    "barretts": _barrett(8, 14, 6),
+    "barretts-short-segment": _barrett(3.5, 7, 1),
     "esophagitis-a": _oesophagitis(2.5, 5, 3),
-    "esophagitis-b-d": _oesophagitis(6, 16, 6),
+    "esophagitis-b-d": _oesophagitis(6, 14, 6),
 }

@@ -1,4 +1,4 @@
-"""Writes generated endoscopy as the public data sets are laid out: Kvasir-SEG, CVC-ClinicDB, GIANA, HyperKvasir, C3VD."""
+"""Writes generated endoscopy in the layouts of Kvasir-SEG, CVC-ClinicDB, GIANA, HyperKvasir and C3VD."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def write_cvc_clinicdb(folder: str | Path, sequences: int, frames: int, size: in
 
 
 def write_giana(folder: str | Path, lesions_count: int, normal: int, size: int = 256, seed: int = 0) -> Path:
-    """Write GIANA 2017's angiodysplasia layout below ``data``: capsule pictures and, where there is a lesion, a JPEG mask.
+    """Write GIANA 2017's angiodysplasia layout below ``data``: capsule pictures, and a JPEG mask of every lesion.
 
     ``train/angyodysplasia`` has ``images/X.jpg`` or ``X.png`` and ``masks/X_a.jpg``; ``train/normal`` has only
     ``images`` that hold something; ``test`` holds pictures of both kinds.
@@ -298,8 +298,7 @@ def _capsule_pictures(rng: np.random.Generator, size: int, sick: bool) -> Iterat
 
 def _capsule_file(folder: Path, name: str, frame: Frame, index: int) -> None:
     """Even pictures as PNG, odd ones as JPEG: the public set has been seen with both."""
-    path = folder / f"{name}{'.jpg' if index % 2 else '.png'}"
-    Image.fromarray(frame.image).save(path, **({"quality": 92} if index % 2 else {}))
+    Image.fromarray(frame.image).save(folder / f"{name}{'.jpg' if index % 2 else '.png'}", quality=92)
 
 
 def _soft_mask(mask: np.ndarray) -> Image.Image:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from monai_ssl_transfer.data.phantoms.endoscopy_anatomy import Patient, Scene
 from monai_ssl_transfer.data.phantoms.endoscopy_noise import noise, spider
 from monai_ssl_transfer.data.phantoms.endoscopy_solids import Solid
-from monai_ssl_transfer.data.phantoms.endoscopy_wall import ROWS, STEP, Wall
+from monai_ssl_transfer.data.phantoms.endoscopy_wall import ROWS, Wall
 
 BLOOD = (0.42, 0.03, 0.025)
 FIBRIN = (0.78, 0.66, 0.42)
@@ -29,7 +30,7 @@ def polyp(rng: np.random.Generator, scene: Scene, angle: float, z: float, shape:
         shape: one of ``SHAPES``; None draws one.
     """
     shape = shape or str(rng.choice(SHAPES, p=(0.55, 0.2, 0.25)))
-    size = float(np.clip(rng.lognormal(np.log(4.6), 0.38), 2.0, 10.0))
+    size = float(np.clip(rng.lognormal(np.log(5.0), 0.4), 2.0, 11.0))
     flat = {"sessile": rng.uniform(0.6, 0.95), "pedunculated": rng.uniform(0.8, 1.05), "flat": rng.uniform(0.22, 0.34)}
     radii = size * np.array([rng.uniform(0.75, 1.15), rng.uniform(0.75, 1.25), flat[shape]])
     foot, axes = _foot(scene.wall, angle, z)
@@ -46,9 +47,9 @@ def polyp(rng: np.random.Generator, scene: Scene, angle: float, z: float, shape:
         lumps=float(rng.uniform(0.02, 0.14)),
         waves=rng.normal(0, 3.0, (4, 3)),
         phases=rng.uniform(0, 2 * np.pi, 4),
-        blend=float(rng.uniform(0.1, 0.3) * size),
+        blend=float(rng.uniform(0.15, 0.45) * size),
         pattern=int(rng.choice(4, p=(0.15, 0.3, 0.35, 0.2))),
-        relief=float(rng.uniform(0.12, 0.5)),
+        relief=float(rng.uniform(0.05, 0.38)),
         texture_seed=int(rng.integers(1 << 30)),
     )
 
@@ -84,7 +85,8 @@ def angiodysplasia(rng: np.random.Generator, scene: Scene, angle: float, z: floa
     core = _blob(wall, rng, angle, z, 0.4 * size, ragged=0.7)
     wall.filter((0.88, 0.45, 0.45), blush * np.float32(rng.uniform(0.4, 1.0)))
     wall.filter((0.8, 0.16, 0.16), np.clip(arms + 0.7 * core, 0, 1) * np.float32(rng.uniform(0.55, 1.0)))
-    wall.lesion = np.maximum(wall.lesion, np.clip(np.maximum(blush * 1.5, core), 0, 1))
+    covered = cv2.GaussianBlur(arms, (0, 0), 0.12 * size * scale) * 2.2
+    wall.lesion = np.maximum(wall.lesion, np.clip(np.maximum(np.maximum(blush, core), covered), 0, 1))
 
 
 def erythema(rng: np.random.Generator, scene: Scene, count: int, strength: float) -> None:
@@ -98,7 +100,7 @@ def erythema(rng: np.random.Generator, scene: Scene, count: int, strength: float
 def colitis(rng: np.random.Generator, scene: Scene, grade: float) -> None:
     """Ulcerative colitis of a Mayo grade between 0 (none) and 3 (spontaneous bleeding and ulcers).
 
-    Redness and granular relief grow with the grade; erosions begin between 1 and 2, bleeding and ulcers between 2 and 3.
+    Redness and granular relief grow with the grade; erosions begin between 1 and 2, bleeding between 2 and 3.
     """
     wall = scene.wall
     patchy = np.clip(0.75 + 0.35 * noise(rng, 100, wall.columns), 0, 1.5)
@@ -164,8 +166,8 @@ def cushions(rng: np.random.Generator, scene: Scene, z: float) -> None:
     turn = rng.uniform(0, 2 * np.pi)
     for place in turn + np.array([0, 2.1, 4.2])[: int(rng.integers(2, 4))] + rng.normal(0, 0.25):
         around, along = wall.distance(float(place % (2 * np.pi)), z + float(rng.normal(0, 1)))
-        bulge = np.exp(-((around / rng.uniform(4, 6.5)) ** 2) - (along / rng.uniform(4, 7)) ** 2)
-        wall.raise_surface((rng.uniform(4, 7) * bulge).astype(np.float32))
+        bulge = np.exp(-((around / rng.uniform(5, 8)) ** 2) - (along / rng.uniform(4, 7)) ** 2)
+        wall.raise_surface((rng.uniform(5, 9) * bulge).astype(np.float32))
         wall.filter((0.8, 0.35, 0.62), np.clip(1.4 * bulge, 0, 1).astype(np.float32))
 
 
@@ -213,7 +215,7 @@ def _ulcer(rng: np.random.Generator, wall: Wall, size: float) -> None:
 
 def _foot(wall: Wall, angle: float, z: float) -> tuple[np.ndarray, np.ndarray]:
     """Point of the wall in mm, (3,), and its frame as rows: around, along, and away from the wall."""
-    column = int(np.clip((z - wall.start) / STEP, 0, wall.columns - 1))
+    column = int(np.clip((z - wall.start) / wall.step, 0, wall.columns - 1))
     radius = float(wall.radius[round(angle / (2 * np.pi) * ROWS) % ROWS, column])
     outwards = np.array([np.cos(angle), np.sin(angle), 0.0])
     foot = np.array([*wall.centre[column], z]) + radius * outwards
@@ -223,7 +225,7 @@ def _foot(wall: Wall, angle: float, z: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _polyp_colour(rng: np.random.Generator, patient: Patient) -> tuple[float, float, float]:
     """The mucosa's colour, redder or paler by less than mucosa differs from patient to patient."""
-    red, pale = rng.normal(0.05, 0.12), rng.normal(0.03, 0.10)
+    red, pale = rng.normal(0.04, 0.11), rng.normal(0.02, 0.07)
     r, g, b = patient.mucosa
     return (
         float(np.clip(r * np.exp(0.4 * pale), 0.1, 0.95)),
@@ -233,7 +235,7 @@ def _polyp_colour(rng: np.random.Generator, patient: Patient) -> tuple[float, fl
 
 
 def _radius_at(wall: Wall, z: float) -> float:
-    column = int(np.clip((z - wall.start) / STEP, 0, wall.columns - 1))
+    column = int(np.clip((z - wall.start) / wall.step, 0, wall.columns - 1))
     return max(float(np.median(wall.radius[:, column])), 2.0)
 
 
@@ -251,7 +253,7 @@ def _stamp(wall: Wall, pattern: np.ndarray, angle: float, z: float) -> np.ndarra
     canvas = np.zeros((ROWS, wall.columns), np.float32)
     half = len(pattern) // 2
     rows = (np.arange(len(pattern)) - half + round(angle / (2 * np.pi) * ROWS)) % ROWS
-    columns = np.arange(len(pattern)) - half + round((z - wall.start) / STEP)
+    columns = np.arange(len(pattern)) - half + round((z - wall.start) / wall.step)
     inside = (columns >= 0) & (columns < wall.columns)
     canvas[np.ix_(rows, columns[inside])] = pattern[:, inside]
     return canvas

@@ -81,7 +81,7 @@ def _draw(canvas: np.ndarray, points: np.ndarray, width: float, tone: int) -> No
     reach = points[:, 1].min(), points[:, 1].max()
     for shift in (0, -_SIDE if reach[1] >= _SIDE else None, _SIDE if reach[0] < 0 else None):
         if shift is not None:
-            line = np.round((points + (0, shift)) * 8).astype(np.int32)
+            line = np.round((points + np.array((0, shift))) * 8).astype(np.int32)
             cv2.polylines(canvas, [line], False, tone, max(round(width), 1), cv2.LINE_AA, 3)
 
 

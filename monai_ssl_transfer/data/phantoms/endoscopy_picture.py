@@ -1,4 +1,4 @@
-"""From light to photograph: the camera's processor, the black border, burnt-in text, and the truth that belongs to it."""
+"""From light to photograph: the camera's processor, the black border, and the truth that belongs to a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Light and colour of generated mucosa: falling off with distance, wet, filtered by blood, exposed by a video processor."""
+"""Light and colour of generated mucosa: falling off with distance, reflected by mucus, exposed automatically."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _lamps(
         square = np.einsum("ij,ij->j", way, way)
         way /= np.sqrt(square)
         facing = np.einsum("ij,ij->j", normal, way)
-        wrapped = np.maximum((facing + np.float32(0.18)) / np.float32(1.18), 0)
+        wrapped = np.maximum((facing + np.float32(0.28)) / np.float32(1.28), 0)
         strength = 1 / (1 + square / np.float32(light.reach**2))
         diffuse += wrapped * strength
         half = np.einsum("ij,ij->j", rough, _unit(way + to_camera))

@@ -9,7 +9,7 @@ import numpy as np
 from monai_ssl_transfer.data.phantoms.endoscopy_anatomy import Scene
 from monai_ssl_transfer.data.phantoms.endoscopy_camera import Camera, look
 from monai_ssl_transfer.data.phantoms.endoscopy_picture import lesion_mask
-from monai_ssl_transfer.data.phantoms.endoscopy_wall import ROWS, STEP
+from monai_ssl_transfer.data.phantoms.endoscopy_wall import ROWS
 from monai_ssl_transfer.errors import DataError
 
 _VIEWS_OF_A_SCENE = 6
@@ -120,7 +120,7 @@ def _lesion_place(scene: Scene) -> np.ndarray:
 
 def _centre(scene: Scene, z: float) -> np.ndarray:
     wall = scene.wall
-    return wall.centre[int(np.clip((z - wall.start) / STEP, 0, wall.columns - 1))].astype(float)
+    return wall.centre[int(np.clip((z - wall.start) / wall.step, 0, wall.columns - 1))].astype(float)
 
 
 def _turn(yaw: float, pitch: float) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 from monai_ssl_transfer.data.phantoms.endoscopy_noise import noise
 
 ROWS = 512  # texels around
-STEP = 0.35  # mm per texel along
 ERODED_MM = 8.0
 _LONGEST = 32000
 Colour = tuple[float, float, float]
@@ -20,10 +19,12 @@ Colour = tuple[float, float, float]
 class Wall:
     """A tube along z: what its surface is like at every angle and length.
 
-    The maps have ``ROWS`` rows (angle 0 to 2 pi) and one column per ``STEP`` mm from ``start``.
+    The maps have ``ROWS`` rows (angle 0 to 2 pi) and one column per ``step`` mm from ``start``, so
+    that texels are about square.
 
     Args:
         start: z of the first column in mm.
+        step: mm from column to column.
         radius: distance of the surface from the centre line in mm, float32 (ROWS, columns).
         albedo: linear RGB, float32 (ROWS, columns, 3).
         lesion: 1 where a lesion of the wall is, float32 (ROWS, columns).
@@ -32,6 +33,7 @@ class Wall:
     """
 
     start: float
+    step: float
     radius: np.ndarray
     albedo: np.ndarray
     lesion: np.ndarray
@@ -47,7 +49,7 @@ class Wall:
     @property
     def z(self) -> np.ndarray:
         """z of every column in mm, float32 (columns,)."""
-        return (self.start + STEP * np.arange(self.columns)).astype(np.float32)
+        return (self.start + self.step * np.arange(self.columns)).astype(np.float32)
 
     @property
     def angle(self) -> np.ndarray:
@@ -69,28 +71,30 @@ class Wall:
 
     def distance(self, angle: float, z: float) -> tuple[np.ndarray, np.ndarray]:
         """Offsets in mm around and along the wall from a point of it, two float32 arrays that broadcast to the maps."""
-        near = float(np.median(self.radius[:, int(np.clip((z - self.start) / STEP, 0, self.columns - 1))]))
+        near = float(np.median(self.radius[:, int(np.clip((z - self.start) / self.step, 0, self.columns - 1))]))
         turn = (self.angle - np.float32(angle) + np.float32(np.pi)) % np.float32(2 * np.pi) - np.float32(np.pi)
         return turn * np.float32(max(near, 2.0)), self.z[None, :] - np.float32(z)
 
     def finish(self) -> Wall:
         """Make the look-up tables of the renderer; call it when the maps are complete."""
         around = (np.roll(self.radius, -1, 0) - np.roll(self.radius, 1, 0)) * np.float32(ROWS / (4 * np.pi))
-        along = cv2.Sobel(self.radius, cv2.CV_32F, 1, 0, ksize=1, scale=0.5 / STEP, borderType=cv2.BORDER_REPLICATE)
+        along = cv2.Sobel(
+            self.radius, cv2.CV_32F, 1, 0, ksize=1, scale=0.5 / self.step, borderType=cv2.BORDER_REPLICATE
+        )
         film = self.wet
         self._tables = {
-            "march": _closed(np.stack([self.radius, _narrowest(self.radius)], -1)),
+            "march": _closed(np.stack([self.radius, _narrowest(self.radius, self.step)], -1)),
             "slope": _closed(np.stack([around, along, film[..., 0], film[..., 1]], -1)),
             "colour": _closed(np.concatenate([self.albedo, self.lesion[..., None]], -1)),
             "centre": np.ascontiguousarray(self.centre.T),
-            "lean": np.ascontiguousarray(np.gradient(self.centre, STEP, axis=0).T.astype(np.float32)),
+            "lean": np.ascontiguousarray(np.gradient(self.centre, self.step, axis=0).T.astype(np.float32)),
         }
         return self
 
     def look_up(self, table: str, angle: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Values of a table at angles (radians, 0 to 2 pi) and z (mm), each float32 (N,); returns (N, channels)."""
         row = angle * np.float32(ROWS / (2 * np.pi))
-        return sample(self._tables[table], (z - np.float32(self.start)) * np.float32(1 / STEP), row)
+        return sample(self._tables[table], (z - np.float32(self.start)) * np.float32(1 / self.step), row)
 
     def offset(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position relative to the centre line, two float32 (N,)."""
@@ -103,15 +107,15 @@ class Wall:
 
     def _along(self, table: str, z: np.ndarray) -> np.ndarray:
         """Nearest column: a centre line bends too little for interpolation to matter."""
-        column = ((z - np.float32(self.start)) * np.float32(1 / STEP)).astype(np.int32)
+        column = ((z - np.float32(self.start)) * np.float32(1 / self.step)).astype(np.int32)
         return self._tables[table].take(column, axis=1, mode="clip")
 
 
-def _narrowest(radius: np.ndarray) -> np.ndarray:
+def _narrowest(radius: np.ndarray, step: float) -> np.ndarray:
     """The smallest radius within ``ERODED_MM`` around every texel, on a coarse grid because it only guides the rays."""
     coarse = 4
     around = round(ERODED_MM / max(float(np.median(radius)), 4.0) / (2 * np.pi) * ROWS / coarse) + 1
-    along = round(ERODED_MM / STEP / coarse) + 1
+    along = round(ERODED_MM / step / coarse) + 1
     small = cv2.erode(radius, np.ones((coarse, coarse), np.uint8), borderType=cv2.BORDER_REPLICATE)[::coarse, ::coarse]
     small = np.concatenate([small[-around:], small, small[:around]])
     small = cv2.erode(small, np.ones((1, 2 * along + 1), np.uint8), borderType=cv2.BORDER_REPLICATE)
@@ -159,17 +163,18 @@ def blank_wall(rng: np.random.Generator, start: float, length: float, radius: fl
     Returns:
         The wall; ``finish`` it after folds, patches and vessels have been added.
     """
-    columns = int(length / STEP) + 1
-    z = STEP * np.arange(columns, dtype=np.float32)
+    step = 2 * np.pi * radius / ROWS
+    columns = int(length / step) + 1
+    z = step * np.arange(columns, dtype=np.float32)
     slow = noise(rng, 200, columns)
     base = np.full((ROWS, columns), radius, np.float32) * (1 + 0.035 * slow)
     shade = 1 + 0.10 * slow + 0.06 * noise(rng, 100, columns) + 0.04 * noise(rng, 26, columns)
     ruddy = np.float32(0.06) * noise(rng, 100, columns)
     colour = np.array(albedo, np.float32) * np.stack([shade, shade * (1 - ruddy), shade * (1 - ruddy)], -1)
-    film = 0.6 * noise(rng, 14, columns) + 0.4 * noise(rng, 5, columns) + 0.9 * noise(rng, 26, columns)
+    film = 0.7 * noise(rng, 14, columns) + 0.35 * noise(rng, 5, columns) + 0.5 * noise(rng, 8, columns)
     wet = np.stack([np.roll(film, 1, 0) - film, np.roll(film, 1, 1) - film], -1)
     waves = rng.uniform(0, 2 * np.pi, (2, 2))
     pace = rng.uniform(90, 170, (2, 2))
     bend = rng.uniform(3, 9, (2, 2)) * radius / 25
     centre = sum(bend[:, k] * np.sin(2 * np.pi * (z[:, None] + start) / pace[:, k] + waves[:, k]) for k in range(2))
-    return Wall(start, base, colour, np.zeros((ROWS, columns), np.float32), wet, np.asarray(centre, np.float32))
+    return Wall(start, step, base, colour, np.zeros((ROWS, columns), np.float32), wet, np.asarray(centre, np.float32))
