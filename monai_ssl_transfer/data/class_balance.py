@@ -156,14 +156,18 @@ def class_weights(labels: Sequence[int] | np.ndarray, classes: int, effective_be
 
 
 def loss_weights(
-    labels: Sequence[int] | np.ndarray, classes: int, balance: str, effective_beta: float = 0.0
+    labels: Sequence[int] | np.ndarray,
+    classes: int,
+    balance: str,
+    effective_beta: float = 0.0,
+    device: torch.device | str = "cpu",
 ) -> Tensor | None:
-    """`class_weights` where ``balance`` is "loss", else None (the loss weighs all images alike).
+    """`class_weights` on a device where ``balance`` is "loss", else None (the loss weighs all images alike).
 
     Raises:
         DataError: an unknown balance.
     """
-    return class_weights(labels, classes, effective_beta) if _checked(balance) == "loss" else None
+    return class_weights(labels, classes, effective_beta).to(device) if _checked(balance) == "loss" else None
 
 
 class ClassBalancedSampler(Sampler[int]):
