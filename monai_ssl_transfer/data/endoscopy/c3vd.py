@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from monai_ssl_transfer.data.endoscopy.frame_listing import Case, existing_folder, refuse_same_names
+from monai_ssl_transfer.data.endoscopy.frame_listing import Case, existing_folder, refuse_same_names, subfolders
 from monai_ssl_transfer.data.natural_order import natural_key
 from monai_ssl_transfer.errors import DataError
 
@@ -19,6 +19,7 @@ SSL4GIE_VALIDATION_VIDEOS = ("trans_t4_a", "cecum_t2_c")
 _EXPECTED = "the folder of C3VD's registered videos, with N_color.png and NNNN_depth.tiff in a folder per video"
 _FRAME = re.compile(r"(?P<number>[0-9]+)_(?P<kind>color|depth)\.(?:png|tiff?)", re.IGNORECASE)
 _FIRST_RELEASE = "_under_review"
+_DEPTH = 4  # levels of folders that are searched; links to folders are followed
 
 
 def depth_cases(dataset_dir: str | Path) -> list[Case]:
@@ -28,7 +29,7 @@ def depth_cases(dataset_dir: str | Path) -> list[Case]:
     Both layouts are read: one folder per video, and the first release's ``<video>_under_review/<name>/``.
 
     Args:
-        dataset_dir: folder of the videos, at any depth, or of one video.
+        dataset_dir: folder of the videos, at most four levels above them, or of one video.
 
     Returns:
         One dict per frame, by video and number: "name" (``cecum_t1_a-0012``), "image", "depth" (path of the 16-bit map,
@@ -57,15 +58,16 @@ def depth_cases(dataset_dir: str | Path) -> list[Case]:
 def _videos(folder: Path) -> dict[Path, dict[str, dict[int, Path]]]:
     """Colour and depth files by number, for every folder that holds any."""
     found: dict[Path, dict[str, dict[int, Path]]] = {}
-    for path in sorted(folder.rglob("*"), key=lambda path: natural_key(str(path))):
-        match = _FRAME.fullmatch(path.name)
-        if match is None or not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        files = found.setdefault(path.parent, {"color": {}, "depth": {}})[match["kind"].lower()]
-        number = int(match["number"])
-        if number in files:
-            raise DataError(f"{files[number]} and {path} both claim frame {number}: remove or rename one of them.")
-        files[number] = path
+    for place in subfolders(folder, _DEPTH):
+        for path in sorted(place.iterdir(), key=lambda path: natural_key(path.name)):
+            match = _FRAME.fullmatch(path.name)
+            if match is None or not path.is_file():
+                continue
+            files = found.setdefault(place, {"color": {}, "depth": {}})[match["kind"].lower()]
+            number = int(match["number"])
+            if number in files:
+                raise DataError(f"{files[number]} and {path} both claim frame {number}: remove or rename one of them.")
+            files[number] = path
     return found
 
 

@@ -53,6 +53,14 @@ def test_first_release_and_flat_layout_have_the_same_groups_and_names(tmp_path: 
         assert [case[key] for case in depth_cases(tmp_path / "old")] == [c[key] for c in depth_cases(tmp_path / "new")]
 
 
+def test_links_to_videos_are_followed_and_hidden_files_are_not_frames(tmp_path: Path) -> None:
+    _video(tmp_path / "store" / "cecum_t1_a", range(2))
+    (tmp_path / "store" / "cecum_t1_a" / "._0_color.png").write_bytes(b"")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "cecum_t1_a").symlink_to(tmp_path / "store" / "cecum_t1_a", target_is_directory=True)
+    assert [case["name"] for case in depth_cases(tmp_path / "set")] == ["cecum_t1_a-0000", "cecum_t1_a-0001"]
+
+
 def test_two_folders_of_one_video_are_one_group_with_names_of_their_own(tmp_path: Path) -> None:
     for inner in ("t2v1", "t2v2"):
         _video(tmp_path / "trans_t2_b_under_review" / inner, range(2))

@@ -56,6 +56,18 @@ def test_kvasir_seg_pairs_and_groups_of_the_same_polyp(tmp_path: Path, caplog: p
     assert [case["group"] for case in polyp_cases(tmp_path, duplicate_threshold=None)] == [c["name"] for c in cases]
 
 
+def test_the_same_polyp_photographed_twice_is_never_on_two_sides(tmp_path: Path) -> None:
+    for seed in range(10):
+        for take in (0, 1):
+            _photograph(tmp_path / "images" / f"{seed}-{take}.png", seed, shift=15 * take)
+            _touch(tmp_path / "masks" / f"{seed}-{take}.png")
+    cases = polyp_cases(tmp_path)
+    for split_seed in range(10):
+        divided = divide_frames(cases, tmp_path / f"run{split_seed}", split_seed=split_seed)
+        polyps = [{case["name"].split("-")[0] for case in found} for found in divided.values()]
+        assert [len(one) for one in polyps] == [6, 2, 2] and len(set.union(*polyps)) == 10
+
+
 def test_several_data_sets_are_joined_and_searched_for_the_same_scene(tmp_path: Path) -> None:
     for folder, name, shift in (("one", "a", 0), ("two", "b", 20)):
         _photograph(tmp_path / folder / "images" / f"{name}.png", seed=3, shift=shift)
