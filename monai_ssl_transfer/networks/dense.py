@@ -182,14 +182,19 @@ class DPTPyramidDecoder(nn.Module):
             for _ in channels
         )
 
-    def forward(self, tokens: list[Tensor], rows: int, columns: int) -> Tensor:
-        """Map four `(B, 1 + rows*columns, D)` to one map `(B, fusion_channels, 8*rows, 8*columns)`."""
+    def maps(self, tokens: list[Tensor], rows: int, columns: int) -> list[Tensor]:
+        """Map four `(B, 1 + rows*columns, D)` to four maps of strides 4, 8, 16 and 32, finest first."""
         maps: list[Tensor] = []
         for number, (readout, reassemble) in enumerate(zip(self.readout, self.reassemble)):  # noqa: B905 (TorchScript)
             patches = tokens[number][:, 1:]
             whole = tokens[number][:, :1].expand_as(patches)
             grid = readout(torch.cat([patches, whole], dim=2)).transpose(1, 2)
             maps.append(reassemble(grid.reshape(grid.shape[0], -1, rows, columns)))
+        return maps
+
+    def forward(self, tokens: list[Tensor], rows: int, columns: int) -> Tensor:
+        """Map four `(B, 1 + rows*columns, D)` to one map `(B, fusion_channels, 8*rows, 8*columns)`."""
+        maps = self.maps(tokens, rows, columns)
         maps.reverse()
         skipped = [maps[0]]
         for number, skip in enumerate(self.skip):

@@ -13,7 +13,7 @@ from monai.networks import nets
 from torch import nn
 
 from monai_ssl_transfer.errors import WeightsError
-from monai_ssl_transfer.networks import build_classifier, build_encoder, build_unet, encoder_names
+from monai_ssl_transfer.networks import build_classifier, build_encoder, build_unet
 from monai_ssl_transfer.weights import EncoderCard, load_encoder_weights, read_encoder, save_encoder
 from monai_ssl_transfer.weights.key_maps import _vit_from_canonical, _vit_to_canonical
 
@@ -48,7 +48,7 @@ def image() -> torch.Tensor:
     return torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", encoder_names())
+@pytest.mark.parametrize("name", [*RESNETS, *VITS])
 def test_same_embedding_in_a_new_encoder(tmp_path: Path, name: str, image: torch.Tensor) -> None:
     encoder, file = saved(tmp_path, name)
     other = build_encoder(name).eval()
@@ -148,7 +148,7 @@ def test_registered_vit_backbone_has_timms_tokens(tmp_path: Path, name: str, ima
         assert torch.equal(tapped[number], encoder.norm(wanted) if number == 3 else wanted)
 
 
-@pytest.mark.parametrize("name", encoder_names())
+@pytest.mark.parametrize("name", [*RESNETS, *VITS])
 def test_encoder_leaves_a_transfer_network_as_it_entered(tmp_path: Path, name: str, image: torch.Tensor) -> None:
     encoder, file = saved(tmp_path / "a", name, image_size=64)
     for number, network in enumerate((build_unet(name, image_size=64), build_classifier(name, image_size=64))):
