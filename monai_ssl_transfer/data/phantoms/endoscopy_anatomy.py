@@ -204,7 +204,7 @@ def haustra(
             around = np.maximum(around, np.float32(rng.uniform(0.6, 1.1)) * reach)
         tilt = rng.normal(0, 1.5) * np.cos(wall.angle - turn)
         away = (wall.z[None, first:past] - np.float32(place) - tilt - ripple[:, first:past]) / np.float32(width)
-        size = np.float32(height * np.median(wall.radius))
+        size = np.float32(height * wall.width)
         crest = size * around * np.exp(-(np.abs(away) ** 1.7))
         part = wall.radius[:, first:past]
         np.maximum(part - crest, 2.0, out=part)
@@ -237,7 +237,7 @@ def _tube(rng: np.random.Generator, patient: Patient, length: float, radius: flo
     wall.centre *= np.float32(wander)
     wall.centre -= wall.centre[round(-START / wall.step)]
     wall.filter((0.72, 0.34, 0.38), 0.9 * vessels(rng, wall.columns, patient.vessels))
-    deep = vessels(rng, wall.columns, 0.25 * patient.vessels, widest=7.0)
+    deep = vessels(rng, wall.columns, 0.25 * patient.vessels, widest=7)
     wall.filter((0.8, 0.72, 0.85), deep)
     relief = patient.grain * noise(rng, 8, wall.columns) + 2.5 * patient.grain * noise(rng, 26, wall.columns)
     wall.radius -= relief + 0.25 * noise(rng, 50, wall.columns)
@@ -255,7 +255,7 @@ def _view(
     rng: np.random.Generator, wall: Wall, aim: float = 30.0, sway: float = 0.8, width: float | None = None
 ) -> Camera:
     """A camera at z = 0 that looks roughly along the organ to z = ``aim`` mm, off its middle by ``sway`` radii."""
-    size = float(np.median(wall.radius[:, :80]))
+    size = wall.width
     position = np.array([*rng.normal(0, 0.16 * size, 2).clip(-0.3 * size, 0.3 * size), rng.uniform(-2, 2)])
     there = wall.centre[int(np.clip((aim - wall.start) / wall.step, 0, wall.columns - 1))]
     target = np.array([*(there + rng.normal(0, 0.45 * sway * size, 2)), max(aim, 12.0)])

@@ -131,7 +131,7 @@ def squamous_border(
         z of the border at every angle, float32 (ROWS,).
     """
     wall = scene.wall
-    jag = 1.6 * noise(rng, 50, 1)[:, 0] + 1.1 * noise(rng, 26, 1)[:, 0] + 0.4 * noise(rng, 14, 1)[:, 0]
+    jag = 1.0 * noise(rng, 50, 1)[:, 0] + 0.7 * noise(rng, 26, 1)[:, 0] + 0.4 * noise(rng, 14, 1)[:, 0]
     border = np.float32(end - rng.uniform(13, 18) - raised) + jag
     for length in tongues:
         turn = np.angle(np.exp(1j * (wall.angle[:, 0] - rng.uniform(0, 2 * np.pi))))
@@ -149,12 +149,12 @@ def mucosal_breaks(rng: np.random.Generator, scene: Scene, border: np.ndarray, l
     wall = scene.wall
     for length in lengths:
         row = int(rng.integers(ROWS))
-        top, width = float(border[row]) - length, float(rng.uniform(0.6, 1.1) + 0.05 * length)
+        top, width = float(border[row]) - length, float(rng.uniform(0.8, 1.4) + 0.06 * length)
         around, along = wall.distance(2 * np.pi * row / ROWS, top)
         wobble = 0.5 * noise(rng, 26, wall.columns) + 0.3 * noise(rng, 8, wall.columns)
         inside = np.clip(along / 2, 0, 1) * np.clip((length + 1 - along) / 1.5, 0, 1)
         weight = inside * np.clip(1.5 - np.abs(around + wobble) / width, 0, 1)
-        wall.tint((0.55, 0.07, 0.05), 0.8 * weight)
+        wall.tint((0.5, 0.05, 0.04), 0.92 * weight)
         if length > 6:
             core = inside * np.clip(1.1 - np.abs(around + wobble) / (0.5 * width), 0, 1)
             wall.tint(FIBRIN, 0.7 * core)
@@ -175,7 +175,7 @@ def residue(rng: np.random.Generator, scene: Scene, amount: float) -> None:
     """Stool and bile on the wall: from some yellow mucus (0.1) to a gut that was not prepared (2)."""
     wall = scene.wall
     tone = rng.uniform(0, 1)
-    colour = tuple(float(a + tone * (b - a)) for a, b in zip(STOOL, (0.6, 0.42, 0.08), strict=True))
+    colour = tuple(float(a + tone * (b - a)) for a, b in zip(STOOL, (0.55, 0.36, 0.10), strict=True))
     for _ in range(rng.poisson(5 * amount) + (amount >= 0.5)):
         size = float(rng.uniform(1.5, 4 + 7 * amount))
         place = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(2, 60))

@@ -10,6 +10,7 @@ import numpy as np
 WAVELENGTHS = (3, 5, 8, 14, 26, 50, 100, 200)  # texels
 _SIDE = 512
 _BANK_SEED = 20240917
+_TREE_MAPS = 3
 
 
 @lru_cache(maxsize=1)
@@ -41,24 +42,33 @@ def noise(rng: np.random.Generator, wavelength: int, columns: int = _SIDE) -> np
     return np.ascontiguousarray(np.tile(field, (1, -(-columns // _SIDE)))[:, :columns])
 
 
-def vessels(rng: np.random.Generator, columns: int, density: float = 1.0, widest: float = 4.0) -> np.ndarray:
+def vessels(rng: np.random.Generator, columns: int, density: float = 1.0, widest: int = 4) -> np.ndarray:
     """Branching submucosal vessels on an unrolled wall.
 
     Args:
-        rng: source of the trees.
+        rng: chooses the part of the bank of vessel trees.
         columns: width of the map; its 512 rows close to a tube.
-        density: 1 gives about one tree for 10,000 texels.
+        density: 1 gives about one tree for 10,000 texels; at most 2.
         widest: diameter of a trunk in texels.
 
     Returns:
         float32 (512, columns) of 0 (none) to 1 (a vessel that lies close to the surface).
     """
-    canvas = np.zeros((_SIDE, columns), np.uint8)
-    for _ in range(max(int(density * _SIDE * columns / 10000), 1)):
-        start = rng.uniform((0, 0), (columns, _SIDE))
-        _grow(canvas, rng, start, rng.uniform(0, 2 * np.pi), widest * rng.uniform(0.5, 1.0), int(rng.integers(90, 235)))
-    soft = cv2.GaussianBlur(canvas, (0, 0), 0.8)
-    return soft.astype(np.float32) / np.float32(255)
+    amount = min(max(round(density * 4), 1), 8)
+    field = _trees(amount, widest, int(rng.integers(_TREE_MAPS)))[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
+    field = np.roll(field, (int(rng.integers(_SIDE)), int(rng.integers(_SIDE))), (0, 1))
+    return np.ascontiguousarray(np.tile(field, (1, -(-columns // _SIDE)))[:, :columns])
+
+
+@lru_cache(maxsize=64)
+def _trees(amount: int, widest: int, number: int) -> np.ndarray:
+    """One periodic map (512, 512) of vessel trees, ``amount`` quarters of one for 10,000 texels."""
+    rng = np.random.default_rng([_BANK_SEED, amount, widest, number])
+    canvas = np.zeros((_SIDE, _SIDE), np.uint8)
+    for _ in range(amount * _SIDE * _SIDE // 40000):
+        start, width = rng.uniform(0, _SIDE, 2), widest * rng.uniform(0.5, 1.0)
+        _grow(canvas, rng, start, rng.uniform(0, 2 * np.pi), width, int(rng.integers(90, 235)))
+    return cv2.GaussianBlur(canvas, (0, 0), 0.8, borderType=cv2.BORDER_REFLECT).astype(np.float32) / np.float32(255)
 
 
 def _grow(
@@ -77,11 +87,12 @@ def _grow(
 
 
 def _draw(canvas: np.ndarray, points: np.ndarray, width: float, tone: int) -> None:
-    """An antialiased line, drawn once more beyond the seam when it crosses the first or the last row."""
-    reach = points[:, 1].min(), points[:, 1].max()
-    for shift in (0, -_SIDE if reach[1] >= _SIDE else None, _SIDE if reach[0] < 0 else None):
-        if shift is not None:
-            line = np.round((points + np.array((0, shift))) * 8).astype(np.int32)
+    """An antialiased line that goes on at the opposite edge when it crosses one."""
+    low, high = points.min(0), points.max(0)
+    shifts = [[0] + [-_SIDE] * bool(high[k] >= _SIDE - 4) + [_SIDE] * bool(low[k] < 4) for k in range(2)]
+    for right in shifts[0]:
+        for down in shifts[1]:
+            line = np.round((points + np.array((right, down))) * 8).astype(np.int32)
             cv2.polylines(canvas, [line], False, tone, max(round(width), 1), cv2.LINE_AA, 3)
 
 

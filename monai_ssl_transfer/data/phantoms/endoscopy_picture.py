@@ -60,7 +60,7 @@ def draw_processor(rng: np.random.Generator, border: str) -> Processor:
     red, blue = rng.normal(0, 0.03, 2)
     return Processor(
         cast=(float(1 + red), 1.0, float(1 + blue)),
-        saturation=float(rng.uniform(0.9, 1.2)),
+        saturation=float(rng.uniform(0.95, 1.35)),
         sharpening=float(rng.uniform(0.3, 1.0)),
         noise=float(rng.uniform(1.0, 3.5)),
         vignette=float(rng.uniform(0.05, 0.35)),
@@ -89,21 +89,25 @@ def photograph(
         columns: of the picture.
         shake: chance of a blurred picture.
     """
-    hits, forward = follow(scene.wall, scene.solids, camera, rows, columns)
-    linear = shade(hits, scene.wall, scene.solids, camera, scene.patient.light).reshape(rows, columns, 3)
-    depth = np.clip(hits.away * forward, 0, 100).reshape(rows, columns)
-    mask = _lesion(scene, hits.solid, hits.angle, hits.point[2]).reshape(rows, columns)
     seen = visible_part(processor.border, rows, columns)
+    hits, forward = follow(scene.wall, scene.solids, camera, rows, columns, seen)
+    linear = np.zeros((rows, columns, 3), np.float32)
+    linear[seen] = shade(hits, scene.wall, scene.solids, camera, scene.patient.light)
+    mask, depth = np.zeros(seen.shape, bool), np.zeros(seen.shape, np.float32)
+    mask[seen] = _lesion(scene, hits.solid, hits.angle, hits.point[2])
+    depth[seen] = np.clip(hits.away * forward, 0, 100)
     image = _develop(linear, processor, rng, shake)
     image[~seen] = 0
-    return Frame(image, mask & seen, np.where(seen, depth, 0).astype(np.float32), seen)
+    return Frame(image, mask, depth, seen)
 
 
 def lesion_mask(scene: Scene, camera: Camera, border: str, side: int = 64) -> np.ndarray:
     """The lesion in a small picture, to see whether a view shows it; bool (side, side)."""
-    hits, _ = follow(scene.wall, scene.solids, camera, side, side)
-    mask = _lesion(scene, hits.solid, hits.angle, hits.point[2]).reshape(side, side)
-    return mask & visible_part(border, side, side)
+    seen = visible_part(border, side, side)
+    hits, _ = follow(scene.wall, scene.solids, camera, side, side, seen)
+    mask = np.zeros(seen.shape, bool)
+    mask[seen] = _lesion(scene, hits.solid, hits.angle, hits.point[2])
+    return mask
 
 
 def visible_part(border: str, rows: int, columns: int) -> np.ndarray:

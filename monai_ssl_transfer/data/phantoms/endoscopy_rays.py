@@ -37,8 +37,10 @@ class Hits(NamedTuple):
     solid: np.ndarray
 
 
-def follow(wall: Wall, solids: Sequence[Solid], camera: Camera, rows: int, columns: int) -> tuple[Hits, np.ndarray]:
-    """Follow the ray of every pixel.
+def follow(
+    wall: Wall, solids: Sequence[Solid], camera: Camera, rows: int, columns: int, seen: np.ndarray
+) -> tuple[Hits, np.ndarray]:
+    """Follow the rays of a picture's pixels.
 
     Args:
         wall: finished wall.
@@ -46,14 +48,17 @@ def follow(wall: Wall, solids: Sequence[Solid], camera: Camera, rows: int, colum
         camera: where from.
         rows: of the picture.
         columns: of the picture.
+        seen: which pixels the border leaves free, bool (rows, columns); N of them.
 
     Returns:
-        the hits and the cosine of every ray with the viewing direction, float32 (rows * columns,).
+        the hits and the cosine of every ray with the viewing direction, float32 (N,).
     """
     rays, forward = camera.rays(rows, columns)
+    chosen = np.flatnonzero(seen)
+    rays, forward = np.ascontiguousarray(rays[:, chosen]), forward[chosen]
     origin = camera.position.astype(np.float32)
-    away = _to_wall(wall, origin, rays, _first_guess(wall, camera, rows, columns))
-    owner = np.full(rows * columns, -1, np.int8)
+    away = _to_wall(wall, origin, rays, _first_guess(wall, camera, rows, columns)[chosen])
+    owner = np.full(len(chosen), -1, np.int8)
     for number, solid in enumerate(solids):
         index, found, inside = _to_solid(wall, solid, origin, rays, away)
         nearer = found < away[index]
@@ -66,7 +71,9 @@ def follow(wall: Wall, solids: Sequence[Solid], camera: Camera, rows: int, colum
     normal = _wall_normal(wall, x, y, distance, point[2], slope)
     for number, solid in enumerate(solids):
         _bend(solid, number, owner, point, distance, wall, angle, normal)
-    film = slope[:, 2:] * np.minimum(distance / np.float32(9), 1)[:, None]  # the map is stretched around a pole
+    film = (
+        slope[:, 2:] * np.minimum(distance / np.float32(0.8 * wall.width), 1)[:, None] ** 2
+    )  # the map is stretched around a pole
     return Hits(away, point, angle, normal, film, owner), forward
 
 
@@ -157,7 +164,7 @@ def _wall_normal(
     """Inward normals of the surface distance = radius(angle, z) around a bent centre line, float32 (3, N)."""
     inverse = 1 / np.maximum(distance, np.float32(0.3))
     cosine, sine = x * inverse, y * inverse
-    around, along, lean = slope[:, 0] * inverse, slope[:, 1], wall.lean(z)
+    around, along, lean = slope[:, 0] / np.maximum(distance, np.float32(0.3 * wall.width)), slope[:, 1], wall.lean(z)
     normal = np.stack(
         [
             -cosine - around * sine,

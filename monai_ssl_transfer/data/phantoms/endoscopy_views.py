@@ -62,7 +62,7 @@ def way(
         One camera per picture.
     """
     wall, first = scene.wall, scene.view
-    size = float(np.median(wall.radius[:, :80]))
+    size = wall.width
     waves = rng.uniform(0, 2 * np.pi, (6, 2))
     speed = rng.uniform(0.12, 0.45, (6, 2))
     height = np.array([0.06 * size, 0.06 * size, 0.0, 0.16, 0.16, 0.12])[:, None] * rng.uniform(0.4, 1, (6, 2)) * sway
@@ -95,7 +95,7 @@ def keep_in_view(scene: Scene, cameras: list[Camera], border: str, least: float 
 def _towards_lesion(rng: np.random.Generator, scene: Scene) -> Camera:
     """Look from somewhere before a lesion to somewhere between it and the lumen."""
     place = _lesion_place(scene)
-    size = float(np.median(scene.wall.radius[:, :80]))
+    size = scene.wall.width
     z = min(place[2] - rng.uniform(7, 26), 20.0)
     z = max(z, scene.wall.start + 3)
     away = rng.normal(0, 0.15 * size, 2).clip(-0.3 * size, 0.3 * size)

@@ -26,10 +26,11 @@ class Wall:
         start: z of the first column in mm.
         step: mm from column to column.
         radius: distance of the surface from the centre line in mm, float32 (ROWS, columns).
-        albedo: linear RGB, float32 (ROWS, columns, 3).
+        albedo: linear RGB, float32 (3, ROWS, columns).
         lesion: 1 where a lesion of the wall is, float32 (ROWS, columns).
         wet: slope of the mucus film that breaks up reflections, float32 (ROWS, columns, 2).
         centre: x and y of the centre line in mm, float32 (columns, 2).
+        width: usual radius in mm.
     """
 
     start: float
@@ -39,6 +40,7 @@ class Wall:
     lesion: np.ndarray
     wet: np.ndarray
     centre: np.ndarray
+    width: float
     _tables: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
@@ -62,12 +64,15 @@ class Wall:
 
     def tint(self, colour: Colour, weight: np.ndarray) -> None:
         """Mix a linear RGB colour into the albedo; the weight is 0 to 1, float32 (ROWS, columns)."""
-        self.albedo += weight[..., None] * (np.array(colour, np.float32) - self.albedo)
+        weight = weight.astype(np.float32)
+        for plane, value in zip(self.albedo, colour, strict=True):
+            plane += weight * (np.float32(value) - plane)
 
     def filter(self, factor: Colour, weight: np.ndarray) -> None:
         """Multiply the albedo by a colour, as an absorbing layer does; the weight (ROWS, columns) is its thickness."""
-        exponent = np.log(np.array(factor, np.float32))
-        self.albedo *= np.exp(weight[..., None] * exponent)
+        weight = weight.astype(np.float32)
+        for plane, value in zip(self.albedo, factor, strict=True):
+            plane *= np.exp(weight * np.float32(np.log(value)))
 
     def distance(self, angle: float, z: float) -> tuple[np.ndarray, np.ndarray]:
         """Offsets in mm around and along the wall from a point of it, two float32 arrays that broadcast to the maps."""
@@ -83,9 +88,9 @@ class Wall:
         )
         film = self.wet
         self._tables = {
-            "march": _closed(np.stack([self.radius, _narrowest(self.radius, self.step)], -1)),
+            "march": _closed(np.stack([self.radius, _narrowest(self.radius, self.step, self.width)], -1)),
             "slope": _closed(np.stack([around, along, film[..., 0], film[..., 1]], -1)),
-            "colour": _closed(np.concatenate([self.albedo, self.lesion[..., None]], -1)),
+            "colour": _closed(np.stack([*self.albedo, self.lesion], -1)),
             "centre": np.ascontiguousarray(self.centre.T),
             "lean": np.ascontiguousarray(np.gradient(self.centre, self.step, axis=0).T.astype(np.float32)),
         }
@@ -111,10 +116,10 @@ class Wall:
         return self._tables[table].take(column, axis=1, mode="clip")
 
 
-def _narrowest(radius: np.ndarray, step: float) -> np.ndarray:
+def _narrowest(radius: np.ndarray, step: float, width: float) -> np.ndarray:
     """The smallest radius within ``ERODED_MM`` around every texel, on a coarse grid because it only guides the rays."""
     coarse = 4
-    around = round(ERODED_MM / max(float(np.median(radius)), 4.0) / (2 * np.pi) * ROWS / coarse) + 1
+    around = round(ERODED_MM / width / (2 * np.pi) * ROWS / coarse) + 1
     along = round(ERODED_MM / step / coarse) + 1
     small = cv2.erode(radius, np.ones((coarse, coarse), np.uint8), borderType=cv2.BORDER_REPLICATE)[::coarse, ::coarse]
     small = np.concatenate([small[-around:], small, small[:around]])
@@ -170,11 +175,14 @@ def blank_wall(rng: np.random.Generator, start: float, length: float, radius: fl
     base = np.full((ROWS, columns), radius, np.float32) * (1 + 0.035 * slow)
     shade = 1 + 0.10 * slow + 0.06 * noise(rng, 100, columns) + 0.04 * noise(rng, 26, columns)
     ruddy = np.float32(0.06) * noise(rng, 100, columns)
-    colour = np.array(albedo, np.float32) * np.stack([shade, shade * (1 - ruddy), shade * (1 - ruddy)], -1)
+    pale = shade * (1 - ruddy)
+    colour = np.stack([np.float32(own) * part for own, part in zip(albedo, (shade, pale, pale), strict=True)])
     film = 0.7 * noise(rng, 14, columns) + 0.35 * noise(rng, 5, columns) + 0.5 * noise(rng, 8, columns)
     wet = np.stack([np.roll(film, 1, 0) - film, np.roll(film, 1, 1) - film], -1)
     waves = rng.uniform(0, 2 * np.pi, (2, 2))
     pace = rng.uniform(90, 170, (2, 2))
     bend = rng.uniform(3, 9, (2, 2)) * radius / 25
     centre = sum(bend[:, k] * np.sin(2 * np.pi * (z[:, None] + start) / pace[:, k] + waves[:, k]) for k in range(2))
-    return Wall(start, step, base, colour, np.zeros((ROWS, columns), np.float32), wet, np.asarray(centre, np.float32))
+    return Wall(
+        start, step, base, colour, np.zeros((ROWS, columns), np.float32), wet, np.asarray(centre, np.float32), radius
+    )
