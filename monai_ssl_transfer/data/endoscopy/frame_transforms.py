@@ -261,12 +261,12 @@ _ADJUSTMENTS: tuple[Callable[..., torch.Tensor], ...] = (
 
 
 def _jittered(frame: torch.Tensor, steps: Sequence[tuple[Callable[..., torch.Tensor], float]]) -> torch.Tensor:
-    # torchvision takes floating point as 0..1.
-    scale = 255.0 if frame.is_floating_point() else 1
-    frame = frame / scale if scale != 1 else frame
+    # In floating point (0..1 for torchvision): on uint8 it cuts off after each step, which darkens the frame.
+    jittered = frame.to(torch.float32) / 255
     for adjust, amount in steps:
-        frame = adjust(frame, amount)
-    return frame * scale if scale != 1 else frame
+        jittered = adjust(jittered, amount)
+    jittered = jittered * 255
+    return jittered.to(frame.dtype) if frame.is_floating_point() else jittered.round().to(frame.dtype)
 
 
 class NormaliseFramed(MapTransform):
