@@ -8,8 +8,9 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-slow lint format smoke benchmarks clean
 
-demo: $(READY)          ## ingest, pretrain, transfer and compare on generated CT; about 6 minutes on 2 cores
-	$(BIN)/ssl-transfer demo --out demo
+DOMAIN ?= ct
+demo: $(READY)          ## ingest, pretrain, transfer and compare on generated images (DOMAIN=ct or endoscopy)
+	$(BIN)/ssl-transfer demo --domain $(DOMAIN) --out $(if $(filter ct,$(DOMAIN)),demo,demo_$(DOMAIN))
 
 test: $(READY) lint     ## lint, types and every test that takes less than a minute
 	$(BIN)/python -m pytest

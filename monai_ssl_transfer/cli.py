@@ -49,6 +49,16 @@ def _phantom_ct(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _phantom_endoscopy(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.data.phantoms.endoscopy_dataset import write_endoscopy_phantoms
+
+    out = write_endoscopy_phantoms(
+        arguments.out, arguments.videos, arguments.frames, size=arguments.size, seed=arguments.seed
+    )
+    print(f"{out}: {(out / 'README.txt').read_text(encoding='utf-8')}", end="")
+    return 0
+
+
 def _verify(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.data.store import SliceStore
 
@@ -61,7 +71,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.demo.run import run_demo
 
-    print(f"open {run_demo(arguments.out)} in a browser")
+    print(f"open {run_demo(arguments.out, arguments.domain)} in a browser")
     return 0
 
 
@@ -105,8 +115,17 @@ def _parser() -> argparse.ArgumentParser:
     ct.add_argument("--seed", type=int, default=0)
     ct.set_defaults(run=_phantom_ct)
 
+    endoscopy = kinds.add_parser("endoscopy", help="endoscopy-like videos and the layouts of five public data sets")
+    endoscopy.add_argument("--out", type=Path, required=True, metavar="DIR")
+    endoscopy.add_argument("--videos", type=int, default=16, help="unlabelled videos; the rest grows with it (default: 16)")
+    endoscopy.add_argument("--frames", type=int, default=8, help="frames of a video or sequence (default: 8)")
+    endoscopy.add_argument("--size", type=int, default=256, help="rows of a picture (default: 256)")
+    endoscopy.add_argument("--seed", type=int, default=0)
+    endoscopy.set_defaults(run=_phantom_endoscopy)
+
     demo = commands.add_parser("demo", help="the main job on generated data: table and HTML page")
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="emptied first (default: demo)")
+    demo.add_argument("--domain", choices=("ct", "endoscopy"), default="ct", help="default: ct")
     demo.set_defaults(run=_demo)
 
     verify = commands.add_parser("verify", help="check every slice of a store against its checksum")

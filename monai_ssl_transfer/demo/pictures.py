@@ -1,4 +1,4 @@
-"""Figures of the demo page: curves, and slices with true and predicted contours, as embedded PNG."""
+"""Figures of the demo page: curves, and images with true and predicted contours, as embedded PNG."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ ARM_COLOURS = {"scratch": "#e8833a", "pretrained": "#3a8ee8"}
 
 
 @dataclass(frozen=True)
-class LabelledSlice:
-    """One slice to show.
+class LabelledPicture:
+    """One image to show.
 
     Args:
         title: what the reader sees above it.
-        hu: ``(rows, columns)`` Hounsfield units, upright.
-        truth: ``(rows, columns)`` label map, 0 background, 1 liver, 2 tumour.
+        image: ``(rows, columns)`` grey values from 0 to 1, or ``(rows, columns, 3)`` uint8 RGB, upright.
+        truth: ``(rows, columns)`` label map, 0 background.
         predictions: label map per arm.
         aspect: row spacing over column spacing.
     """
 
     title: str
-    hu: np.ndarray
+    image: np.ndarray
     truth: np.ndarray
     predictions: Mapping[str, np.ndarray]
     aspect: float = 1.0
@@ -49,7 +49,7 @@ def embedded(figure: Figure) -> str:
 
 
 def curves(pretraining: Mapping[str, Sequence[float]], transfer: Mapping[str, Sequence[Sequence[float]]]) -> str:
-    """Draw the pretraining loss and kNN accuracy, and the validation Dice of every run of every arm.
+    """Draw two curves of the pretraining, and the validation Dice of every run of every arm.
 
     Args:
         pretraining: series by name, one value per epoch.
@@ -63,7 +63,7 @@ def curves(pretraining: Mapping[str, Sequence[float]], transfer: Mapping[str, Se
         for number, run in enumerate(runs):
             label = arm if number == 0 else None
             axes[2].plot(range(1, len(run) + 1), run, color=ARM_COLOURS[arm], alpha=0.8, label=label)
-    axes[2].set(title="transfer: validation Dice of the liver", xlabel="validation", ylim=(0, 1))
+    axes[2].set(title="transfer: validation Dice", xlabel="validation", ylim=(0, 1))
     axes[2].legend()
     return embedded(figure)
 
@@ -74,20 +74,20 @@ def _contours(axis: Axes, labels: np.ndarray, colour: str, style: str) -> None:
             axis.plot(contour[:, 1], contour[:, 0], color=colour, linewidth=width, linestyle=style)
 
 
-def contour_sheet(slices: Sequence[LabelledSlice], file: Path) -> str:
-    """Draw one row per slice and one column per arm: soft-tissue window, true contour and predicted contour.
+def contour_sheet(pictures: Sequence[LabelledPicture], file: Path) -> str:
+    """Draw one row per image and one column per arm: the image with the true and the predicted contour.
 
     Args:
-        slices: what to show.
+        pictures: what to show.
         file: the sheet is kept there as PNG, too.
     """
-    arms = list(slices[0].predictions)
+    arms = list(pictures[0].predictions)
     figure, axes = plt.subplots(
-        len(slices), len(arms), figsize=(4 * len(arms), 3.6 * len(slices)), squeeze=False, facecolor="white"
+        len(pictures), len(arms), figsize=(4 * len(arms), 3.6 * len(pictures)), squeeze=False, facecolor="white"
     )
-    for row, one in zip(axes, slices, strict=True):
+    for row, one in zip(axes, pictures, strict=True):
         for axis, arm in zip(row, arms, strict=True):
-            axis.imshow(one.hu, cmap="gray", vmin=-160, vmax=240, aspect=one.aspect)
+            axis.imshow(one.image, cmap="gray", vmin=0, vmax=1, aspect=one.aspect)
             _contours(axis, one.truth, TRUE_COLOUR, "-")
             _contours(axis, one.predictions[arm], ARM_COLOURS[arm], "--")
             axis.set_title(f"{one.title}: {arm}", fontsize=9)

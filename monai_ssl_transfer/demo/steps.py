@@ -1,18 +1,14 @@
-"""The demo's steps that run bundles; each is a function of plain arguments, so that worker processes can run them."""
+"""What the steps of every demo share: running a bundle in this process, its folder, one thread and a log file."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_ssl_transfer.demo.plan import DemoPlan, project_folder
-
-LIVER = "bundles/ct_liver_segmentation/configs"
-NETWORK = "configs/networks/unet_resnet18.json"
+from monai_ssl_transfer.demo.plan import project_folder
 
 
 def run_bundle(files: Sequence[str], **overrides: Any) -> None:
@@ -36,74 +32,35 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
     return out / "transfer" / arm / f"seed_{seed}"
 
 
-def pretrain(out: Path, plan: DemoPlan) -> None:
-    """Pretrain the encoder on the unlabelled slices."""
-    with _one_thread_and_log(out / "logs" / "pretraining.txt"):
-        run_bundle(
-            [
-                "bundles/ct_ssl_pretraining/configs/train.json",
-                "configs/encoders/resnet18.json",
-                "configs/scale/small_store.json",
-            ],
-            dataset_dir=str(out / "store"),
-            output_dir=str(out / "pretraining"),
-            **plan.pretraining,
-        )
-        write_random_knn(out, plan.pretraining["image_size"])
+def encoder_of(out: Path, arm: str) -> str | None:
+    """The encoder that an arm starts from."""
+    return str(out / "pretraining" / "encoder.safetensors") if arm == "pretrained" else None
 
 
-def write_random_knn(out: Path, image_size: int) -> None:
-    """Write the kNN accuracy of an encoder that has learned nothing: the mark that pretraining must pass."""
+def knn_scores(store: Path, channels: str, image_size: int, weights: Path | None) -> dict[str, float]:
+    """kNN scores of an encoder on the labelled images of a store.
+
+    Args:
+        store: the store.
+        channels: what the encoder sees.
+        image_size: side in pixels.
+        weights: of the encoder; None judges random weights, the mark that pretraining must pass.
+    """
     import torch
 
     from monai_ssl_transfer.engines.knn import KNNOptions, OnlineKNNHandler
     from monai_ssl_transfer.networks import build_encoder
+    from monai_ssl_transfer.weights import load_encoder_weights
 
     torch.manual_seed(0)
-    handler = OnlineKNNHandler(build_encoder("resnet18"), out / "store", options=KNNOptions(image_size=image_size))
-    (out / "pretraining" / "random_knn.json").write_text(json.dumps(handler.scores("cpu")))
-
-
-def transfer(out: Path, plan: DemoPlan, parts: dict[str, list[str]], arm: str, seed: int) -> None:
-    """Fine-tune one arm with one seed, evaluate it on the test cases; the first seed also writes their masks."""
-    folder = run_folder(out, arm, seed)
-    encoder = str(out / "pretraining" / "encoder.safetensors") if arm == "pretrained" else None
-    common = {
-        **plan.transfer,
-        "dataset_dir": str(out / "phantoms" / "lits"),
-        "seed": seed,
-        "train_cases": parts["train"],
-    }
-    with _one_thread_and_log(out / "logs" / f"{arm}_{seed}.txt"):
-        run_bundle(
-            [f"{LIVER}/train.json", NETWORK],
-            output_dir=str(folder),
-            cache_dir=str(out / "cache"),
-            encoder_weights=encoder,
-            validation_cases=parts["validation"],
-            **common,
-        )
-        model = str(folder / "models" / "model.pt")
-        run_bundle(
-            [f"{LIVER}/train.json", f"{LIVER}/evaluate.json", NETWORK],
-            model_file=model,
-            output_dir=str(folder / "test"),
-            validation_cases=parts["test"],
-            **common,
-        )
-        if seed == plan.seeds[0]:
-            for case in parts["test"][: plan.shown]:
-                run_bundle(
-                    [f"{LIVER}/inference.json", NETWORK],
-                    dataset_dir=str(out / "phantoms" / "lits" / f"volume-{case}.nii.gz"),
-                    output_dir=str(folder / "masks"),
-                    model_file=model,
-                    pixel_spacing=plan.transfer["pixel_spacing"],
-                )
+    encoder = build_encoder("resnet18")
+    if weights is not None:
+        load_encoder_weights(encoder, weights)
+    return OnlineKNNHandler(encoder, store, channels, options=KNNOptions(image_size=image_size)).scores("cpu")
 
 
 @contextlib.contextmanager
-def _one_thread_and_log(file: Path) -> Iterator[None]:
+def one_thread_and_log(file: Path) -> Iterator[None]:
     """One thread, as OpenMP threads wait for each other when processes share cores; output goes to a file."""
     import torch
 

@@ -5,30 +5,30 @@ from pathlib import Path
 
 import pytest
 
-from monai_ssl_transfer.demo.plan import DemoPlan
-from monai_ssl_transfer.demo.run import Demo
+from monai_ssl_transfer.demo.ct import CTDemo
+from monai_ssl_transfer.demo.plan import CTPlan
 from monai_ssl_transfer.errors import DataError
 
 
 def test_folder_that_no_demo_wrote_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(DataError, match="no demo wrote"):
-        Demo(tmp_path).clear()
+        CTDemo(tmp_path).clear()
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_too_few_cases_leave_no_test_set() -> None:
-    assert DemoPlan().divide([str(number) for number in range(6)])["test"] == ["4", "5"]
+    assert CTPlan().divide([str(number) for number in range(6)])["test"] == ["4", "5"]
     with pytest.raises(DataError, match="--cases 10"):
-        DemoPlan().divide(["0", "1", "2", "3"])
+        CTPlan().divide(["0", "1", "2", "3"])
 
 
 @pytest.mark.slow
 def test_small_demo_from_nothing_to_a_page(tmp_path: Path) -> None:
-    plan = DemoPlan(cases=12, size=48, seeds=(0, 1), shown=1)
+    plan = CTPlan(cases=12, size=48, seeds=(0, 1), shown=1)
     plan.pretraining.update(epochs=1, batch_size=16, image_size=32)
     plan.transfer.update(epochs=1, val_interval=1, slices_per_epoch=8, pixel_spacing=8.0, image_size=64)
-    page = Demo(tmp_path / "demo", plan).run()
+    page = CTDemo(tmp_path / "demo", plan).run()
     assert page.read_text().count("<img") == 2
     rows = list(csv.reader((tmp_path / "demo" / "results.csv").open()))
     assert [row[:2] for row in rows[1:]] == [
