@@ -37,7 +37,7 @@ _SMALLEST = 32
 
 
 def write_endoscopy_phantoms(
-    out: str | Path, videos: int = 16, frames_per_video: int = 8, size: int = 256, seed: int = 0
+    out: str | Path, videos: int = 16, frames_per_video: int = 8, size: int = 256, seed: int = 0, rarest: int = 5
 ) -> Path:
     """Write all layouts below one folder.
 
@@ -47,6 +47,7 @@ def write_endoscopy_phantoms(
         frames_per_video: frames of every video and sequence.
         size: rows of a picture, at least 32.
         seed: everything follows from it, to the byte.
+        rarest: pictures that even HyperKvasir's rarest class gets.
 
     Returns:
         the folder.
@@ -67,7 +68,7 @@ def write_endoscopy_phantoms(
     write_kvasir_seg(out / "kvasir-seg", 4 * videos, size, seed)
     write_cvc_clinicdb(out / "cvc-clinicdb", min(max(videos, 5), 29), frames_per_video, size, seed)
     write_giana(out / "giana", 2 * max(videos, 5), 2 * max(videos, 5), size, seed)
-    write_hyperkvasir(out / "hyperkvasir", videos / 1600, 5, 2 * videos, 3 * videos, size, seed)
+    write_hyperkvasir(out / "hyperkvasir", videos / 1600, rarest, 2 * videos, 3 * videos, size, seed)
     write_c3vd(out / "c3vd", min(max(videos // 2, 5), len(C3VD_VIDEOS)), frames_per_video, size, seed)
     logger.info("wrote generated endoscopy to %s", out)
     return out

@@ -83,7 +83,7 @@ def _first_guess(wall: Wall, camera: Camera, rows: int, columns: int) -> np.ndar
     rays, _ = camera.rays(*small)
     start = np.full(rays.shape[1], _NEAREST, np.float32)
     away = _to_wall(wall, camera.position.astype(np.float32), rays, start).reshape(small)
-    near = cv2.erode(away, np.ones((5, 5), np.uint8)) * np.float32(0.96)
+    near = cv2.erode(away, np.ones((3, 3), np.uint8)) * np.float32(0.96)
     return np.maximum(cv2.resize(near, (columns, rows), interpolation=cv2.INTER_NEAREST).ravel(), _NEAREST)
 
 
@@ -103,7 +103,7 @@ def _to_wall(wall: Wall, origin: np.ndarray, rays: np.ndarray, start: np.ndarray
         distance, angle = _polar(x, y)
         radius = wall.look_up("march", angle, point[2])
         gap = radius[:, 0] - distance
-        met = gap < 0.04
+        met = gap < np.float32(0.03) + np.float32(0.003) * t
         if met.any():
             share = gap_before / np.maximum(gap_before - gap, np.float32(1e-4))
             crossing = np.where(np.isnan(gap_before), t, t_before + share * (t - t_before))
@@ -113,7 +113,7 @@ def _to_wall(wall: Wall, origin: np.ndarray, rays: np.ndarray, start: np.ndarray
         if not going.any():
             return away
         safe = np.minimum(radius[:, 1] - distance, np.float32(ERODED_MM))
-        careful = np.minimum(np.float32(0.7) * gap, np.float32(0.4) + np.float32(0.015) * t)
+        careful = np.minimum(np.float32(0.8) * gap, np.float32(0.45) + np.float32(0.02) * t)
         step = np.maximum(np.maximum(safe, careful), np.float32(0.02) + np.float32(0.002) * t)
         active, ray = active[going], np.ascontiguousarray(ray[:, going])
         gap_before, t_before = gap[going], t[going]
