@@ -72,9 +72,9 @@ class EndoscopyDemo(Demo):
         train, validation, test = (len(names) for names in self._parts().values())
         return (
             f"<p>{self.plan.videos} generated videos of {self.plan.frames} frames. SimCLR on them for "
-            f"{self.plan.pretraining['epochs']} epochs (ResNet18); then a U-Net on {train} labelled photographs of other "
-            f"patients, chosen on {validation} and tested on {test} others, at native resolution. Both arms have the "
-            f"same network, data, steps and seeds. {minutes:.1f} minutes.</p>"
+            f"{self.plan.pretraining['epochs']} epochs (ResNet18); then a U-Net on {train} labelled photographs of "
+            f"other patients, chosen on {validation} and tested on {test} others, at native resolution. Both arms have "
+            f"the same network, data, steps and seeds. {minutes:.1f} minutes.</p>"
         )
 
     def what_the_encoder_learned(self) -> str:
@@ -82,7 +82,7 @@ class EndoscopyDemo(Demo):
         scores = json.loads((self.out / "pretraining" / "knn.json").read_text())
         before, after = (scores[name]["knn_balanced_accuracy"] for name in ("random", "pretrained"))
         return (
-            "Anatomical landmark of a photograph from its nearest neighbours in other patients (six landmarks, balanced "
+            "Anatomical landmark of a photograph from its nearest neighbours in other patients (one of six, balanced "
             f"accuracy, chance 0.17): {before:.2f} with random weights, {after:.2f} after pretraining."
         )
 
