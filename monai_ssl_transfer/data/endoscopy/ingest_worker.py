@@ -158,7 +158,7 @@ def _refusal(path: str, error: DataError) -> RefusedFile:
         ("not an image", ("no picture in a format", "holds no video")),
         ("several pictures", (" pictures: save each",)),
     ):
-        if any(word in sentence for word in words):
+        if any(word in sentence.lower() for word in words):
             return RefusedFile(path, code, sentence)
     return RefusedFile(path, "damaged", sentence)
 

@@ -62,7 +62,7 @@ def sample_video(path: str | Path, every: int, threads: int = 1) -> Iterator[Sam
         DataError: it is no video, or cannot be opened.
     """
     path = Path(path)
-    count = 0
+    count, seconds = 0, 0.0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -70,10 +70,10 @@ def sample_video(path: str | Path, every: int, threads: int = 1) -> Iterator[Sam
             stream = container.streams.video[0]
             stream.codec_context.thread_count = threads
             stream.codec_context.thread_type = "AUTO" if threads > 1 else "NONE"
-            promised = stream.frames
+            promised, length = stream.frames, (container.duration or 0) / av.time_base
             for frame in container.decode(stream):
+                seconds = float(frame.time) if frame.time is not None else float(count)
                 if count % every == 0:
-                    seconds = float(frame.time) if frame.time is not None else float(count)
                     yield SampledFrame(count, seconds, _upright(frame, stream))
                 count += 1
     except OSError as error:  # PyAV raises these for missing files as well as for broken content
@@ -84,6 +84,8 @@ def sample_video(path: str | Path, every: int, threads: int = 1) -> Iterator[Sam
         if count == 0:
             raise DataError(f"{path} cannot be read as a video ({_said(error)}): restore it or remove it") from error
         raise DamagedVideoError(path, count, _said(error)) from error
+    if count and not promised and seconds < 0.95 * length - 1:  # Matroska says how long, not how many; sound may go on
+        raise DamagedVideoError(path, count, f"it ends at {seconds:.1f} of {length:.1f} seconds")
     if count < promised:
         raise DamagedVideoError(path, count, f"its header promises {promised} frames")
     if not count:
