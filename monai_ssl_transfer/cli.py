@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
     endoscopy = kinds.add_parser("endoscopy", help="endoscopy-like videos and the layouts of five public data sets")
     endoscopy.add_argument("--out", type=Path, required=True, metavar="DIR")
-    endoscopy.add_argument("--videos", type=int, default=16, help="unlabelled videos; the rest grows with it (default: 16)")
+    endoscopy.add_argument("--videos", type=int, default=16, help="the labelled sets grow with it (default: 16)")
     endoscopy.add_argument("--frames", type=int, default=8, help="frames of a video or sequence (default: 8)")
     endoscopy.add_argument("--size", type=int, default=256, help="rows of a picture (default: 256)")
     endoscopy.add_argument("--seed", type=int, default=0)
