@@ -168,11 +168,11 @@ def oesophagus(rng: np.random.Generator, patient: Patient) -> tuple[Scene, float
 def small_bowel(rng: np.random.Generator, patient: Patient) -> Scene:
     """Small bowel as a capsule sees it: close, villous, with thin circular folds, tinted by bile."""
     ring = ((-3.0, -3.0), (3.0, -3.0), (3.0, 3.0), (-3.0, 3.0))
-    light = replace(patient.light, reach=11.0, gloss=0.35, ambient=0.2, lamps=ring)
-    patient = replace(patient, light=light, grain=0.08, vessels=0.35)
+    light = replace(patient.light, reach=11.0, gloss=0.25, ambient=0.2, lamps=ring)
+    patient = replace(patient, light=light, grain=0.05, vessels=0.35)
     wall = _tube(rng, patient, 80, float(rng.uniform(10, 14)))
     haustra(wall, rng, float(rng.uniform(6, 11)), float(rng.uniform(0.15, 0.4)), width=1.3)
-    wall.raise_surface((0.13 * noise(rng, 5, wall.columns) + 0.07 * noise(rng, 3, wall.columns)).astype(np.float32))
+    wall.raise_surface((0.09 * noise(rng, 8, wall.columns) + 0.12 * noise(rng, 14, wall.columns)).astype(np.float32))
     wall.tint((0.74, 0.42, 0.16), np.full_like(wall.radius, rng.uniform(0.15, 0.7)))
     return Scene(wall, patient, _view(rng, wall, sway=1.2, width=140.0))
 

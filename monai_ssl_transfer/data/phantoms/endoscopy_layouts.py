@@ -279,7 +279,7 @@ def _capsule_scene(rng: np.random.Generator, sick: bool) -> Scene:
     if sick:
         for _ in range(1 + int(rng.random() < 0.2)):
             place = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(7, 22))
-            lesions.angiodysplasia(rng, scene, *place, float(rng.uniform(1.2, 3.6)))
+            lesions.angiodysplasia(rng, scene, *place, float(rng.uniform(1.6, 4.5)))
     scene.wall.finish()
     return scene
 

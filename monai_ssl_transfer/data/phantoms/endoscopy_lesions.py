@@ -63,7 +63,8 @@ def add_polyp(rng: np.random.Generator, scene: Scene, nearest: float = 9.0, fart
 def stool_ball(rng: np.random.Generator, scene: Scene) -> Solid:
     """A lump of stool, which is no lesion however round it is."""
     like = polyp(rng, scene, float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(10, 40)), "sessile")
-    colour = tuple(float(value * rng.uniform(0.7, 1.3)) for value in STOOL)
+    tone = rng.uniform(0.7, 1.3)
+    colour = tuple(float(value * tone) for value in STOOL)
     return replace(like, albedo=colour, lesion=False, pattern=0, lumps=0.25, blend=0.4)  # type: ignore[arg-type]
 
 

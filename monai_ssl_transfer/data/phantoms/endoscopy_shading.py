@@ -52,7 +52,7 @@ def shade(hits: Hits, wall: Wall, solids: Sequence[Solid], camera: Camera, light
         float32 (N, 3), 0 to 1.
     """
     albedo = wall.look_up("colour", hits.angle, hits.point[2])[:, :3]
-    film = hits.film * np.float32(light.wetness)
+    film = hits.film * (np.float32(light.wetness) / (1 + (hits.away / np.float32(30)) ** 2))[:, None]
     normal = hits.normal
     for number, solid in enumerate(solids):
         index = np.flatnonzero(hits.solid == number)

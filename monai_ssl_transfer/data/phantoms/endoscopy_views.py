@@ -13,7 +13,7 @@ from monai_ssl_transfer.data.phantoms.endoscopy_wall import ROWS
 from monai_ssl_transfer.errors import DataError
 
 _VIEWS_OF_A_SCENE = 6
-_SCENES = 40
+_SCENES = 20
 
 
 def scene_with_lesion(
