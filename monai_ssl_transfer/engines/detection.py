@@ -146,4 +146,4 @@ class SummedDetectionLoss(nn.Module):
 
 def losses_by_name(output: Mapping[str, Any]) -> dict[str, float]:
     """For a log of a trainer's output: the summed loss as ``loss``, and each part under its own name."""
-    return {"loss": float(output["loss"]), **{name: float(value) for name, value in output["pred"].items()}}
+    return {name: float(value.detach()) for name, value in {"loss": output["loss"], **output["pred"]}.items()}
