@@ -34,6 +34,7 @@ def build_detector(
     anchor_sizes: Sequence[int] | None = None,
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
     frozen_batch_norm: bool = False,
+    box_samples_per_image: int = 512,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.5,
     detections_per_image: int = 100,
@@ -61,6 +62,8 @@ def build_detector(
         aspect_ratios: height by width of the anchors.
         frozen_batch_norm: keep the encoder's batch norm at its pretrained statistics and weights for good, for small
             batches (ResNets only).
+        box_samples_per_image: proposals per image that the box head learns from; most of the time of a training step
+            on a CPU goes into them.
         score_threshold: detections with a lower score are left out.
         nms_threshold: of two detections of a class whose IoU is above, the one with the lower score is left out.
         detections_per_image: at most so many, those with the highest scores.
@@ -89,6 +92,7 @@ def build_detector(
             tuple((size,) for size in sizes), (tuple(float(ratio) for ratio in aspect_ratios),) * len(sizes)
         ),
         box_roi_pool=_roi_pool(),
+        box_batch_size_per_image=box_samples_per_image,
         box_score_thresh=score_threshold,
         box_nms_thresh=nms_threshold,
         box_detections_per_img=detections_per_image,
