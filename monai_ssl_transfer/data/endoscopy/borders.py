@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from monai_ssl_transfer.data.endoscopy.frames import largest_channel
+
 # Largest channel from which a pixel counts as lit: above JPEG noise around text and the glow of the sensor's edge.
 _LIT = 24
 # A row or column of which a smaller share is lit shows border or text ...
@@ -28,9 +30,9 @@ def field_of_view(frame: np.ndarray) -> tuple[int, int, int, int]:
         Top, bottom, left and right: ``frame[top:bottom, left:right]`` is the field of view. The whole frame, where
         none is found.
     """
-    lit = cv2.threshold(frame.max(axis=2), _LIT, 1, cv2.THRESH_BINARY)[1]
-    top, bottom = _extent(lit.mean(axis=1))
-    left, right = _extent(lit.mean(axis=0))
+    lit = cv2.threshold(largest_channel(frame), _LIT, 1, cv2.THRESH_BINARY)[1]
+    top, bottom = _extent(cv2.reduce(lit, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel())
+    left, right = _extent(cv2.reduce(lit, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel())
     if bottom - top < _SHORTEST * frame.shape[0] or right - left < _SHORTEST * frame.shape[1]:
         return 0, frame.shape[0], 0, frame.shape[1]
     return top, bottom, left, right
