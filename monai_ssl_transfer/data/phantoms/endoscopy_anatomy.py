@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -279,6 +278,3 @@ def _with_shaft(rng: np.random.Generator, wall: Wall, patient: Patient, end: flo
     target = np.array([*(middle + rng.normal(0, 5, 2)), end - 8])
     view = look(position, target, float(rng.uniform(0, 2 * np.pi)), view.field_of_view)
     return Scene(wall, patient, view, [shaft])
-
-
-Organ = Callable[[np.random.Generator, Patient], Scene]

@@ -104,12 +104,9 @@ def _to_wall(wall: Wall, origin: np.ndarray, rays: np.ndarray, start: np.ndarray
         radius = wall.look_up("march", angle, point[2])
         gap = radius[:, 0] - distance
         met = gap < np.float32(0.03) + np.float32(0.003) * t
-        if met.any():
-            share = gap_before / np.maximum(gap_before - gap, np.float32(1e-4))
-            crossing = np.where(np.isnan(gap_before), t, t_before + share * (t - t_before))
-            away[active[met]] = crossing[met]
+        _cross(away, active, np.flatnonzero(met), gap, gap_before, t, t_before)
         going = ~met & (t < FARTHEST)
-        away[active[~going & ~met]] = FARTHEST
+        away[active[~met & ~going]] = FARTHEST
         if not going.any():
             return away
         safe = np.minimum(radius[:, 1] - distance, np.float32(ERODED_MM))
@@ -120,6 +117,21 @@ def _to_wall(wall: Wall, origin: np.ndarray, rays: np.ndarray, start: np.ndarray
         t = t_before + step[going]
     away[active] = t
     return away
+
+
+def _cross(
+    away: np.ndarray,
+    active: np.ndarray,
+    met: np.ndarray,
+    gap: np.ndarray,
+    gap_before: np.ndarray,
+    t: np.ndarray,
+    t_before: np.ndarray,
+) -> None:
+    """Write where the rays numbered ``met`` crossed the surface: between their last two steps, linearly."""
+    before, now = gap_before[met], gap[met]
+    crossing = t_before[met] + before / np.maximum(before - now, np.float32(1e-4)) * (t[met] - t_before[met])
+    away[active[met]] = np.where(np.isnan(before), t[met], crossing)
 
 
 def _to_solid(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -119,33 +120,26 @@ def _surface(solid: Solid, point: np.ndarray, light: Light) -> tuple[np.ndarray,
     return colour, sample(slope, x, y, cv2.BORDER_WRAP) * np.float32(light.wetness)
 
 
-_PATTERNS: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-
-
+@lru_cache(maxsize=16)
 def _pattern(kind: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Log colour and slope of a surface pattern, float32 (512, 512, 3) and (512, 512, 2)."""
-    key = (kind, seed)
-    if key not in _PATTERNS:
-        if len(_PATTERNS) > 16:
-            _PATTERNS.clear()
-        rng = np.random.default_rng([seed, kind])
-        slow = noise(rng, 50)
-        if kind == 1:  # round pits
-            pits = np.maximum(noise(rng, 8) - 0.7, 0) * 1.6
-            grey, red = -0.5 * pits, 0.3 * pits
-        elif kind == 2:  # gyri
-            ridge = np.abs(noise(rng, 14) + 0.3 * noise(rng, 8))
-            grey, red = 0.8 * np.minimum(ridge, 1.2) - 0.55, -0.35 * np.minimum(ridge, 1.2)
-        elif kind == 3:  # red spots
-            spots = np.maximum(noise(rng, 14) * 0.6 + noise(rng, 8) * 0.6 - 0.9, 0)
-            grey, red = -0.7 * spots, 0.9 * spots
-        else:
-            grey, red = 0.25 * noise(rng, 14), 0.15 * noise(rng, 26)
-        log = np.stack([grey + 0.2 * red, grey - red, grey - 0.9 * red], -1) + 0.25 * slow[..., None]
-        film = 0.5 * noise(rng, 14) + 0.5 * noise(rng, 5) + 0.7 * noise(rng, 26) + 0.8 * grey
-        slope = np.stack([np.roll(film, 1, 1) - film, np.roll(film, 1, 0) - film], -1)
-        _PATTERNS[key] = log.astype(np.float32), slope.astype(np.float32)
-    return _PATTERNS[key]
+    rng = np.random.default_rng([seed, kind])
+    slow = noise(rng, 50)
+    if kind == 1:  # round pits
+        pits = np.maximum(noise(rng, 8) - 0.7, 0) * 1.6
+        grey, red = -0.5 * pits, 0.3 * pits
+    elif kind == 2:  # gyri
+        ridge = np.abs(noise(rng, 14) + 0.3 * noise(rng, 8))
+        grey, red = 0.8 * np.minimum(ridge, 1.2) - 0.55, -0.35 * np.minimum(ridge, 1.2)
+    elif kind == 3:  # red spots
+        spots = np.maximum(noise(rng, 14) * 0.6 + noise(rng, 8) * 0.6 - 0.9, 0)
+        grey, red = -0.7 * spots, 0.9 * spots
+    else:
+        grey, red = 0.25 * noise(rng, 14), 0.15 * noise(rng, 26)
+    log = np.stack([grey + 0.2 * red, grey - red, grey - 0.9 * red], -1) + 0.25 * slow[..., None]
+    film = 0.5 * noise(rng, 14) + 0.5 * noise(rng, 5) + 0.7 * noise(rng, 26) + 0.8 * grey
+    slope = np.stack([np.roll(film, 1, 1) - film, np.roll(film, 1, 0) - film], -1)
+    return log.astype(np.float32), slope.astype(np.float32)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
