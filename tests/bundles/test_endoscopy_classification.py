@@ -91,7 +91,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_landmarks_train_evaluate_inference(landmarks: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     run, names = tmp_path / "run", class_names("landmarks")
-    settings = {"dataset_dir": str(landmarks), "output_dir": str(run), "epochs": 3, "val_interval": 3}
+    settings = {"dataset_dir": str(landmarks), "output_dir": str(run), "epochs": 1}
     with caplog.at_level(logging.INFO):
         carry_out(workflow(FINDINGS, "train", **settings))
     assert "images per class and part" in caplog.text
