@@ -59,8 +59,10 @@ def follow(
     origin = camera.position.astype(np.float32)
     away = _to_wall(wall, origin, rays, _first_guess(wall, camera, rows, columns)[chosen])
     owner = np.full(len(chosen), -1, np.int8)
+    crossed = []
     for number, solid in enumerate(solids):
         index, found, inside = _to_solid(wall, solid, origin, rays, away)
+        crossed.append(index)
         nearer = found < away[index]
         away[index[nearer]] = found[nearer]
         owner[index[nearer]] = np.where(inside[nearer], number, -1)
@@ -70,7 +72,7 @@ def follow(
     slope = wall.look_up("slope", angle, point[2])
     normal = _wall_normal(wall, x, y, distance, point[2], slope)
     for number, solid in enumerate(solids):
-        _bend(solid, number, owner, point, distance, wall, angle, normal)
+        _bend(solid, number, crossed[number], owner, point, distance, wall, angle, normal)
     film = (
         slope[:, 2:] * np.minimum(distance / np.float32(0.8 * wall.width), 1)[:, None] ** 2
     )  # the map is stretched around a pole
@@ -190,6 +192,7 @@ def _wall_normal(
 def _bend(
     solid: Solid,
     number: int,
+    crossed: np.ndarray,
     owner: np.ndarray,
     point: np.ndarray,
     distance: np.ndarray,
@@ -197,10 +200,10 @@ def _bend(
     angle: np.ndarray,
     normal: np.ndarray,
 ) -> None:
-    """Turn the normals of a body and of the wall that melts into it, in place."""
+    """Turn the normals of a body and of the wall that melts into it, in place, where rays ``crossed`` its sphere."""
     middle, reach = solid.bound()
-    offset = point - middle[:, None].astype(np.float32)
-    index = np.flatnonzero(np.einsum("ij,ij->j", offset, offset) < reach**2)
+    offset = point[:, crossed] - middle[:, None].astype(np.float32)
+    index = crossed[np.einsum("ij,ij->j", offset, offset) < reach**2]
     if not len(index):
         return
     near = np.ascontiguousarray(point[:, index])
