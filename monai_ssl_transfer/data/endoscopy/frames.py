@@ -107,14 +107,16 @@ def read_mask(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     image, turn = _load(path)
-    values = np.asarray(image) if image.mode == "L" else largest_channel(_colours(image, path))
-    mask = values > 127
+    values = _mask_values(image, path)
+    top = int(np.iinfo(values.dtype).max)
     largest = int(values.max(initial=0))
     noise = _JPEG_NOISE if image.format in ("JPEG", "MPO") else 0
-    if noise < largest <= 127:
+    if noise < largest <= top // 2:
         raise DataError(
-            f"{path} is no binary mask, its largest value is {largest} of 255: store 0 for background, 255 for findings"
+            f"{path} is no binary mask, its largest value is {largest} of {top}: "
+            f"store 0 for background, {top} for findings"
         )
+    mask = values > top // 2
     return _upright(mask, turn).copy()
 
 
@@ -214,9 +216,21 @@ def _rgb(image: Image.Image, path: Path) -> np.ndarray:
     return _colours(image, path)
 
 
+def _mask_values(image: Image.Image, path: Path) -> np.ndarray:
+    """(rows, columns) uint8 or uint16 as stored. Not the high byte of 16 bits: 0 and 255 would both become 0."""
+    if _is_deep_grey(image):
+        return np.asarray(image).astype(np.uint16)
+    return np.asarray(image) if image.mode == "L" else largest_channel(_colours(image, path))
+
+
+def _is_deep_grey(image: Image.Image) -> bool:
+    """Whether it is 16-bit grey; before Pillow 11, PNG files of that kind have mode "I"."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+
+
 def _colours(image: Image.Image, path: Path) -> np.ndarray:
     """(rows, columns, 3) uint8 as stored, transparency taken off."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if _is_deep_grey(image):
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode not in _CONVERTIBLE:
         raise DataError(f"{path} has pixels of mode {image.mode}: save it with 8 or 16 bits per channel, grey or RGB")

@@ -260,6 +260,9 @@ def test_a_mask_of_zeros_and_ones_is_refused(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "ones.png")
     with pytest.raises(DataError, match=r"ones\.png .* largest value is 1 of 255"):
         read_mask(tmp_path / "ones.png")
+    Image.fromarray(values.astype(np.uint16) * 255).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png .* largest value is 255 of 65535"):
+        read_mask(tmp_path / "deep.png")
 
 
 def test_a_mask_of_nothing_is_empty(tmp_path: Path) -> None:
