@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from monai_ssl_transfer.data.endoscopy.ingest_exclusion import separate
 from monai_ssl_transfer.data.endoscopy.ingest_labels import read_frame_labels
 from monai_ssl_transfer.data.endoscopy.ingest_plan import FrameJob, FrameOptions, Grouping, plan_jobs, sort_files
 from monai_ssl_transfer.data.endoscopy.ingest_report import (
@@ -48,6 +49,7 @@ def ingest_frames(
     crop: bool = False,
     duplicate_threshold: int | None = _DEFAULTS.duplicate_threshold,
     labels_csv: str | Path | None = None,
+    leave_out: str | Path | None = None,
     progress: bool = True,
 ) -> FrameIngestReport:
     """Put every photograph and every n-th frame of every video below a folder into a frame store.
@@ -67,6 +69,8 @@ def ingest_frames(
         duplicate_threshold: bits of the hash's 256 in which a frame may differ from the frame kept before it in its
             group and still be dropped; None or a negative number keeps all.
         labels_csv: classes of the user, see ``read_frame_labels``.
+        leave_out: ``frames.json`` of a training run, so that its test photographs are not pretrained on, or a text file
+            of one name per line.
         progress: whether to show a progress bar.
 
     Returns:
@@ -85,7 +89,9 @@ def ingest_frames(
         raise DataError(f"{source} holds no files, give the folder that holds the frames")
     with SliceStoreWriter(store, pixels="rgb") as writer:
         labels = read_frame_labels(labels_csv, paths, source, store) if labels_csv is not None else {}
-        frames, videos, others = sort_files(paths)
+        wanted, others = separate(paths, leave_out)
+        frames, videos, unwanted = sort_files(wanted)
+        others += unwanted
         others += [(problem, False) for problem in problems]
         pseudonyms = open_salt(store, SliceStore(store).series_count > 0)
         with FileJournal(source, store, pseudonyms) as journal, worker_pool(workers) as pool:

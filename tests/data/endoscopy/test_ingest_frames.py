@@ -340,3 +340,18 @@ def test_killed_and_run_again_gives_the_same_store(tmp_path: Path, workers: int)
     assert SliceStore(store).content_hash == SliceStore(tmp_path / "whole").content_hash
     assert statuses(store) == statuses(tmp_path / "whole")
     assert SliceStore(store).verify() == []
+
+
+def test_photographs_of_the_test_are_left_out_of_pretraining(tmp_path: Path) -> None:
+    source = tmp_path / "kvasir"
+    for number in range(4):
+        write(source / "images" / f"polyp{number}.png", picture(number))
+    record = tmp_path / "frames.json"
+    record.write_text(json.dumps({"train": ["polyp0"], "validation": ["polyp1"], "test": ["polyp2"]}))
+    ingest(source, tmp_path / "store", leave_out=record)
+    found = {Path(path).stem: status for path, status in statuses(tmp_path / "store").items()}
+    assert found["polyp2"] == ("ignored", "left out")
+    assert [name for name, status in found.items() if status[0] == "kept"] == ["polyp0", "polyp1", "polyp3"]
+    record.write_text(json.dumps({"train": [], "validation": [], "test": ["another"]}))
+    with pytest.raises(DataError, match=r"frames\.json names none of the files"):
+        ingest(source, tmp_path / "other", leave_out=record)
