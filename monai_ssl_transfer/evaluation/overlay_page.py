@@ -50,7 +50,7 @@ class OverlayPage:
     """MONAI handler for the evaluation engine: write ``overlays.html``, which opens without a network.
 
     The truth's contour is drawn just outside its mask and the prediction's just inside, so that both are seen where
-    they agree. Every photograph is kept as a JPEG picture of some 30 KB until the end, when it is known which ones are
+    they agree. Every photograph is kept as a JPEG picture of some 50 KB until the end, when it is known which ones are
     best, middle and worst.
 
     Args:
@@ -115,7 +115,7 @@ def overlay_jpeg(image: torch.Tensor, truth: np.ndarray, prediction: np.ndarray)
     drawn[_contour(truth, picture.size, outside=True)] = TRUTH_COLOUR
     drawn[_contour(prediction, picture.size, outside=False)] = PREDICTION_COLOUR
     stream = io.BytesIO()
-    Image.fromarray(drawn).save(stream, "JPEG", quality=88, subsampling=0)
+    Image.fromarray(drawn).save(stream, "JPEG", quality=80, subsampling=0)
     return stream.getvalue()
 
 
