@@ -86,20 +86,20 @@ def test_content_comes_back_to_its_pixels(rows: int, columns: int, size: int) ->
 
 
 @settings(max_examples=100, deadline=None)
-@given(rows=st.integers(20, 200), columns=st.integers(20, 200), size=st.integers(48, 160), data=st.data())
+@given(rows=st.integers(32, 200), columns=st.integers(32, 200), size=st.integers(48, 160), data=st.data())
 def test_a_mask_lies_on_its_frame_in_the_square(rows: int, columns: int, size: int, data: st.DataObject) -> None:
     assume(max(rows, columns) < 4 * min(rows, columns))
-    top, left = data.draw(st.integers(0, rows - 8)), data.draw(st.integers(0, columns - 8))
+    # away from the border, where the antialias filter has less to weigh
+    top, left = data.draw(st.integers(10, rows - 18)), data.draw(st.integers(10, columns - 18))
     mask = torch.zeros(1, rows, columns, dtype=torch.uint8)
     mask[:, top : top + 8, left : left + 8] = 1
-    frame = (mask * 255).expand(3, -1, -1)
     boxed_mask, _ = letterbox(mask, size, "nearest")
-    boxed, _ = letterbox(frame, size)
-    assert set(boxed_mask.unique().tolist()) <= {0, 1}
-    if boxed_mask.sum() < 9:
-        return
-    difference = _centre(boxed_mask[0].double()) - _centre(boxed[0].double())
-    assert difference.abs().max() <= 0.51
+    boxed, _ = letterbox(mask.double(), size)
+    assert boxed_mask.dtype == torch.uint8
+    assert set(boxed_mask.unique().tolist()) == {0, 1}
+    # each edge of the square moves by at most half a pixel
+    difference = _centre(boxed_mask[0].double()) - _centre(boxed[0])
+    assert difference.abs().max() <= 0.501
 
 
 def _centre(weights: torch.Tensor) -> torch.Tensor:
