@@ -13,6 +13,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
+from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.evaluation.depth import compute_depth_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +116,16 @@ def test_a_photograph_of_any_mode_and_orientation(trained: Path, tmp_path: Path)
     for name, size in (("turned", (50, 30)), ("inside/grey16", (20, 40))):
         with Image.open(tmp_path / "out" / f"{name}_depth.png") as image:
             assert image.size == size  # as stored, like the photograph's file
+
+
+def test_a_depth_map_never_replaces_a_photograph(tmp_path: Path):
+    for name in ("a.png", "a_depth.png"):
+        Image.fromarray(np.full((20, 20, 3), 90, np.uint8)).save(tmp_path / name)
+    run = workflow("inference", dataset_dir=str(tmp_path), output_dir=str(tmp_path))
+    with pytest.raises(RuntimeError) as error:
+        run.parser.get_parsed_content("dataset#data")
+    assert isinstance(error.value.__cause__, DataError)
+    assert "name another output_dir" in str(error.value.__cause__)
 
 
 def test_training_data_are_squares_with_unknown_borders(c3vd: Path, tmp_path: Path):

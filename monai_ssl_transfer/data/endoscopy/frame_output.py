@@ -19,12 +19,17 @@ MASK_SUFFIX = "_mask.png"
 PROBABILITY_SUFFIX = "_probability.png"
 
 
-def with_output_paths(cases: Sequence[Mapping[str, Any]], output_dir: str | Path) -> list[dict[str, Any]]:
+def with_output_paths(
+    cases: Sequence[Mapping[str, Any]],
+    output_dir: str | Path,
+    suffixes: Sequence[str] = (MASK_SUFFIX, PROBABILITY_SUFFIX),
+) -> list[dict[str, Any]]:
     """Name the output of every photograph after its path below the folder that was given.
 
     Args:
         cases: as `photographs` lists them: "image" and "relative".
         output_dir: folder of the outputs; sub-folders of the photographs are kept.
+        suffixes: ends of the files that will be written.
 
     Returns:
         The cases with "output": path without suffix (`WriteMaskd` adds ``_mask.png``).
@@ -35,7 +40,7 @@ def with_output_paths(cases: Sequence[Mapping[str, Any]], output_dir: str | Path
     named = [{**case, "output": str(Path(output_dir) / case["relative"])} for case in cases]
     sources = {Path(case["image"]).resolve() for case in named}
     for case in named:
-        for suffix in (MASK_SUFFIX, PROBABILITY_SUFFIX):
+        for suffix in suffixes:
             if Path(case["output"] + suffix).resolve() in sources:
                 raise DataError(
                     f"the output of {case['image']} would replace {case['output'] + suffix}, which is itself among "
