@@ -5,7 +5,8 @@
 Reading: frames per second of a shuffled DataLoader (one process) that gives uint8 frames with a longest side of 512.
 Ours reads them from the store and checks them; the peer opens the original JPEG file with Pillow, decodes and resizes
 it, as torchvision's ImageFolder with a Resize does. Ingest: one process, against Pillow opening and resizing each file
-and saving it as JPEG of the same quality. Rounds are interleaved in turning order; each ratio is the median over rounds.
+and saving it as JPEG of the same quality. Rounds are interleaved in turning order; each ratio is the median over
+rounds.
 
 Frames: those of shared/data where they are, as they are and enlarged to 1280 columns as an endoscope of high definition
 gives them; else generated.
