@@ -51,15 +51,15 @@ class Scale:
 SCALES = {
     "two_cores": Scale(
         (
-            ["configs/scale/small_store.json"],
-            ["--image_size=64", "--epochs=120", "--num_workers=0", "--knn_interval=0"],
+            ["configs/scale/few_frames.json"],
+            ["--image_size=64", "--epochs=70", "--num_workers=0", "--knn_interval=0"],
         ),
         (["configs/scale/frames_two_cores.json"], ["--image_size=96", "--num_workers=0"]),
         {"0.1": (60, 20), "1.0": (10, 5)},
         2,
     ),
     "gpu": Scale(
-        (["configs/scale/small_store.json", "configs/scale/one_gpu_bf16.json"], ["--image_size=224", "--epochs=400"]),
+        (["configs/scale/few_frames.json", "configs/scale/one_gpu_bf16.json"], ["--image_size=224", "--epochs=400"]),
         (["configs/scale/one_gpu_bf16.json"], ["--image_size=352"]),
         {"0.1": (200, 20), "1.0": (60, 10)},
         1,

@@ -27,6 +27,18 @@ def view_rows() -> list[tuple[str, ...]]:
     return [(what, peer, ratio, f"{busy:.1f}") for what, peer, ratio, busy in rows]
 
 
+def frame_rows() -> list[tuple[str, ...]]:
+    """Reading and ingesting frames, at their own size and enlarged to high definition."""
+    measured, found = load("frames"), []
+    for case in measured["cases"]:
+        size = case["columns"] if isinstance(case["columns"], str) else f"{case['columns']} columns"
+        load_then = f"{measured['load']:.1f}"
+        read, ingest = (f"{case[kind]['ratio']:.1f}x" for kind in ("read", "ingest"))
+        found.append((f"random frame from the store, photographs {size}", "Pillow on the JPEG files", read, load_then))
+        found.append((f"ingest of photographs {size}", "Pillow: open, resize, save", ingest, load_then))
+    return found
+
+
 def rows() -> list[tuple[str, ...]]:
     """All rows: what, peer, ratio, load of the machine."""
     store, ingest, engine = load("store"), load("ingest"), load("engine")
@@ -42,6 +54,7 @@ def rows() -> list[tuple[str, ...]]:
         ("random slice from the store", "one .npy per slice", f"{ours['to_npy']['median']:.2f}x at {size}", busy),
         ("random slice from the store", "nibabel on .nii.gz", f"{ours['to_gzip']['median']:.0f}x", busy),
         ("ingest", "reading alone, LoadImage(ITKReader)", f"{ingest['ratio']:.2f}x", f"{ingest['load']:.1f}"),
+        *frame_rows(),
         (
             "pretraining step, time",
             "bare PyTorch loop",

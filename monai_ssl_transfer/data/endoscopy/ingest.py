@@ -23,6 +23,7 @@ from monai_ssl_transfer.data.endoscopy.ingest_report import (
     REFUSED,
     FileJournal,
     FrameIngestReport,
+    refuse_other_sizes,
 )
 from monai_ssl_transfer.data.endoscopy.ingest_worker import FileResult, JobResult, read_job, take_spooled
 from monai_ssl_transfer.data.file_listing import list_files
@@ -77,12 +78,14 @@ def ingest_frames(
         The report, of this run and those before it.
 
     Raises:
-        DataError: the source does not exist, nothing in it could be kept, or the store cannot be appended to.
+        DataError: the source does not exist, nothing in it could be kept, or the store cannot be appended to or was
+            made with another size or crop.
     """
     options = FrameOptions(longest_side, every, crop, duplicate_threshold)
     source, store = Path(source).absolute(), Path(store).absolute()
     if not source.exists():
         raise DataError(f"{source} does not exist, give the folder that holds the frames")
+    refuse_other_sizes(store, options)
     grouping = Grouping(source, group_pattern)
     paths, problems = list_files(source, exclude=(store, private_folder(store)))
     if not paths:

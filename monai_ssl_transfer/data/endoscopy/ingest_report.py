@@ -174,6 +174,24 @@ class FileJournal:
             file.close()
 
 
+def refuse_other_sizes(store: Path, options: FrameOptions) -> None:
+    """Refuse to append frames that are cropped or made smaller in another way than those of the store.
+
+    Raises:
+        DataError: the ingests before had other options; names them.
+    """
+    file = store / REPORT_NAME
+    if not file.exists():
+        return
+    before = json.loads(file.read_text(encoding="utf-8")).get("options", {})
+    for name in ("longest_side", "crop"):
+        if name in before and before[name] != getattr(options, name):
+            raise DataError(
+                f"{store} holds frames of {name} {before[name]}, not {getattr(options, name)}: give the same options, "
+                "or a new store"
+            )
+
+
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     if not file.exists():
         return

@@ -83,14 +83,16 @@ def write_depth(path: Path, depth: np.ndarray) -> None:
 
 
 def polyp_boxes(mask: np.ndarray) -> dict[str, object]:
-    """An image's entry in ``kavsir_bboxes.json`` and ``bounding-boxes.json``: its size and a box per piece."""
+    """An image's entry in ``kavsir_bboxes.json`` and ``bounding-boxes.json``: its size and a box per piece.
+
+    As published, a box starts one pixel before the piece and ends behind its last pixel, which may be the border.
+    """
     boxes = []
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     for left, top, width, height, area in stats[1:count].tolist():
         if area >= max(9, mask.size // 5000):
-            boxes.append(
-                {"label": "polyp", "xmin": left, "ymin": top, "xmax": left + width - 1, "ymax": top + height - 1}
-            )
+            edges = {"xmin": max(left - 1, 0), "ymin": max(top - 1, 0), "xmax": left + width, "ymax": top + height}
+            boxes.append({"label": "polyp", **edges})
     return {"height": int(mask.shape[0]), "width": int(mask.shape[1]), "bbox": boxes}
 
 

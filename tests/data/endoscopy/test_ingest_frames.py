@@ -355,3 +355,10 @@ def test_photographs_of_the_test_are_left_out_of_pretraining(tmp_path: Path) -> 
     record.write_text(json.dumps({"train": [], "validation": [], "test": ["another"]}))
     with pytest.raises(DataError, match=r"frames\.json names none of the files"):
         ingest(source, tmp_path / "other", leave_out=record)
+
+
+def test_a_store_keeps_one_size(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "f.png", picture(1))
+    ingest(tmp_path / "a", tmp_path / "store", longest_side=32)
+    with pytest.raises(DataError, match="holds frames of longest_side 32, not 64"):
+        ingest(tmp_path / "a", tmp_path / "store", longest_side=64)
