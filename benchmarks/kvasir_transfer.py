@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +54,8 @@ SCALES = {
             ["configs/scale/few_frames.json"],
             ["--image_size=64", "--epochs=70", "--num_workers=0", "--knn_interval=0"],
         ),
-        (["configs/scale/frames_two_cores.json"], ["--image_size=96", "--num_workers=0"]),
-        {"0.1": (60, 20), "1.0": (10, 5)},
+        (["configs/scale/frames_two_cores.json"], ["--image_size=96", "--num_workers=0", "--learning_rate=0.001"]),
+        {"0.1": (60, 20), "1.0": (8, 4)},
         2,
     ),
     "gpu": Scale(
@@ -124,11 +124,10 @@ class Study:
         if (folder / "done").exists():
             return
         store = self.out / "frames"
-        if not store.exists():
-            for place in self.data:
-                images = str(Path(place) / "images")
-                command = ["ssl-transfer", "ingest", "frames", images, "--out", str(store), "--leave-out", str(record)]
-                run([*command, "--near-duplicates", "-1"], self.out / "ingest.log")
+        for place in self.data:  # goes on where it was interrupted
+            images = str(Path(place) / "images")
+            command = ["ssl-transfer", "ingest", "frames", images, "--out", str(store), "--leave-out", str(record)]
+            run([*command, "--near-duplicates", "-1"], self.out / "ingest.log")
         overlays, settings = self.scale.pretraining
         configs = [f"{PRETRAINING}/train.json", f"configs/encoders/{self.encoder}.json", *overlays]
         bundle(configs, [f"--dataset_dir={store}", f"--output_dir={folder}", *settings], folder / "train.log")
@@ -161,11 +160,11 @@ def carry_out(study: Study, arms: list[str], seeds: int) -> None:
     study.transfer("scratch", "0.1", 0)  # draws the division
     fractions = list(study.scale.steps)
     with ThreadPoolExecutor(study.scale.workers) as pool:
-        pretraining = pool.submit(study.pretrain, record)
-        scratch = [pool.submit(study.transfer, "scratch", f, s) for s in range(seeds) for f in fractions]
-        for future in [pretraining, *scratch]:
-            future.result()
         others = [arm for arm in arms if arm != "scratch"]
+        first = [pool.submit(study.pretrain, record)] if others else []
+        first += [pool.submit(study.transfer, "scratch", f, s) for s in range(seeds) for f in fractions]
+        for future in first:
+            future.result()
         runs = [pool.submit(study.transfer, arm, f, s) for arm in others for s in range(seeds) for f in fractions]
         for future in runs:
             future.result()
@@ -182,7 +181,7 @@ def report(study: Study, arms: list[str], seeds: int) -> str:
         for arm, found in values.items():
             rows += [{"arm": arm, "fraction": fraction, "seed": seed, **one} for seed, one in enumerate(found)]
             dice = {name: [one["dice"] for one in values[name]] for name in (arm, "scratch")}
-            difference = "" if arm == "scratch" else paired_difference(dice["scratch"], dice[arm])
+            difference = "" if arm == "scratch" or seeds < 2 else paired_difference(dice["scratch"], dice[arm])
             spread = np.std(dice[arm], ddof=1) if seeds > 1 else float("nan")
             shown = f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})" if difference else ""
             iou = np.mean([one["iou"] for one in found])
@@ -206,16 +205,20 @@ def main() -> None:
     parser.add_argument("--encoder", nargs="+", default=["resnet18"])
     parser.add_argument("--arms", nargs="+", choices=PROTOCOLS, default=["scratch", "pretrained"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=None, help="runs at a time (default: as the scale has it)")
     arguments = parser.parse_args()
+    arms = list(dict.fromkeys(["scratch", *arguments.arms]))
     data = arguments.data.resolve()
     folders = [data] if (data / "images").is_dir() else sorted(path.parent for path in data.glob("*/images"))
     if not folders:
         parser.error(f"{data} has no images/, nor has any folder in it: give Kvasir-SEG's folder")
+    scale = SCALES[arguments.scale]
+    scale = replace(scale, workers=arguments.workers or scale.workers)
     for encoder in arguments.encoder:
-        study = Study([str(folder) for folder in folders], arguments.out.resolve(), encoder, SCALES[arguments.scale])
-        carry_out(study, arguments.arms, arguments.seeds)
+        study = Study([str(folder) for folder in folders], arguments.out.resolve(), encoder, scale)
+        carry_out(study, arms, arguments.seeds)
         test = json.loads((study.folder("scratch", "0.1", 0) / "frames.json").read_text())["test"]
-        print(f"\n{encoder}, {len(test)} test photographs\n{report(study, arguments.arms, arguments.seeds)}")
+        print(f"\n{encoder}, {len(test)} test photographs\n{report(study, arms, arguments.seeds)}")
 
 
 if __name__ == "__main__":

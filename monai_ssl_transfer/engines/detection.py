@@ -10,7 +10,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from monai_ssl_transfer.data.endoscopy.box_transforms import clip_boxes, fit_longest_side, scale_boxes
-from monai_ssl_transfer.engines.inference import precision_context
+from monai_ssl_transfer.engines.inference import device_of, precision_context
 from monai_ssl_transfer.errors import TrainingError
 
 Target = dict[str, Tensor]
@@ -99,7 +99,7 @@ class DetectionInferer(Inferer):
             With targets a dict of losses; without, per image "boxes" (N, 4) in its own pixels, "labels" and "scores",
             all float32 or int64, highest score first.
         """
-        device = next(network.parameters()).device if isinstance(network, nn.Module) else inputs[0].device
+        device = device_of(network, inputs[0].device)
         images = [image.to(device) for image in inputs]
         if targets is not None:
             with precision_context(self.precision, device):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from monai_ssl_transfer.data.endoscopy.frame_transforms import letterbox, undo_letterbox
 from monai_ssl_transfer.data.endoscopy.normalisation import normalise_frames
-from monai_ssl_transfer.engines.inference import precision_context
+from monai_ssl_transfer.engines.inference import device_of, precision_context
 from monai_ssl_transfer.errors import DataError
 
 
@@ -54,10 +54,7 @@ class FrameInferer(Inferer):
                 "photographs of different sizes pass one by one, so give batch_size 1."
             )
         image = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0]
-        parameter = next(network.parameters(), None) if isinstance(network, nn.Module) else None
-        squared, place = letterbox(
-            image if parameter is None else image.to(parameter.device), self.image_size, "bilinear"
-        )
+        squared, place = letterbox(image.to(device_of(network, image.device)), self.image_size, "bilinear")
         with precision_context(self.precision, squared.device):
             logits = network(normalise_frames(squared)[None], *args, **kwargs).float()
         if logits.dim() != 4 or logits.shape[-2:] != squared.shape[-2:]:

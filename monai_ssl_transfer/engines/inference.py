@@ -32,7 +32,8 @@ def precision_context(precision: str, device: torch.device) -> AbstractContextMa
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def _device_of(network: Callable, default: torch.device) -> torch.device:
+def device_of(network: Callable, default: torch.device) -> torch.device:
+    """Device of a network's parameters, or the default where it has none."""
     parameter = next(network.parameters(), None) if isinstance(network, nn.Module) else None
     return default if parameter is None else parameter.device
 
@@ -107,7 +108,7 @@ class SliceVolumeInferer(Inferer):
             )
         size = self._working_size(inputs)
         volume = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0, 0]
-        device = _device_of(network, volume.device)
+        device = device_of(network, volume.device)
         self.to_channels.to(device)
         labels = torch.empty((volume.shape[2], *volume.shape[:2]), dtype=torch.uint8, device=volume.device)
         with torch.no_grad():
