@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_ssl_transfer.data.endoscopy.frame_transforms import letterbox, undo_letterbox
 from monai_ssl_transfer.data.endoscopy.normalisation import normalise_frames

@@ -44,7 +44,8 @@ class BoxPrecisionMetric(Metric):
 
     Args:
         output_dir: where `metrics.csv` (a row per photograph) and `summary.json` go; None writes nothing.
-        score_threshold: boxes below do not count in the table per photograph; the average precision sees all that the network gives.
+        score_threshold: boxes below do not count in the table per photograph; the average precision sees all that the
+            network gives.
     """
 
     def __init__(self, output_dir: str | Path | None = None, score_threshold: float = 0.5) -> None:
