@@ -21,12 +21,15 @@ def record_split(file: str | Path, names: Mapping[str, Sequence[str]]) -> None:
     write_durably(Path(file), lambda stream: stream.write(content.encode()))
 
 
-def recorded_split(file: str | Path, parts: Sequence[str] = ("train", "validation")) -> dict[str, list[str]]:
+def recorded_split(
+    file: str | Path, parts: Sequence[str] = ("train", "validation"), optional: Sequence[str] = ()
+) -> dict[str, list[str]]:
     """Read what `record_split` wrote.
 
     Args:
         file: the record.
         parts: the parts to read; each must be there.
+        optional: parts that records of older versions lack; they are empty then.
 
     Raises:
         DataError: there is no such file, or it is no such record.
@@ -38,6 +41,7 @@ def recorded_split(file: str | Path, parts: Sequence[str] = ("train", "validatio
         )
     try:
         content = json.loads(path.read_text())
-        return {part: [str(name) for name in content[part]] for part in parts}
-    except (ValueError, KeyError, TypeError) as error:
+        found = {part: content[part] for part in parts} | {part: content.get(part, []) for part in optional}
+        return {part: [str(name) for name in listed] for part, listed in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not the record of a division ({error!r}): give the cases themselves.") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from monai_ssl_transfer.data.endoscopy.ingest_exclusion import separate
+from monai_ssl_transfer.data.endoscopy.ingest_exclusion import refuse_stored, separate
 from monai_ssl_transfer.data.endoscopy.ingest_labels import read_frame_labels
 from monai_ssl_transfer.data.endoscopy.ingest_plan import FrameJob, FrameOptions, Grouping, plan_jobs, sort_files
 from monai_ssl_transfer.data.endoscopy.ingest_report import (
@@ -70,16 +70,16 @@ def ingest_frames(
         duplicate_threshold: bits of the hash's 256 in which a frame may differ from the frame kept before it in its
             group and still be dropped; None or a negative number keeps all.
         labels_csv: classes of the user, see ``read_frame_labels``.
-        leave_out: ``frames.json`` of a training run, so that its test photographs are not pretrained on, or a text file
-            of one name per line.
+        leave_out: ``frames.json`` of a training run, so that its test photographs and those of their scenes are not
+            pretrained on, or a text file of one name per line.
         progress: whether to show a progress bar.
 
     Returns:
         The report, of this run and those before it.
 
     Raises:
-        DataError: the source does not exist, nothing in it could be kept, or the store cannot be appended to or was
-            made with another size or crop.
+        DataError: the source does not exist, nothing in it could be kept, the store cannot be appended to or holds
+            what shall be left out, or it was made with another size or crop.
     """
     options = FrameOptions(longest_side, every, crop, duplicate_threshold)
     source, store = Path(source).absolute(), Path(store).absolute()
@@ -94,9 +94,10 @@ def ingest_frames(
         labels = read_frame_labels(labels_csv, paths, source, store) if labels_csv is not None else {}
         wanted, others = separate(paths, leave_out)
         frames, videos, unwanted = sort_files(wanted)
+        pseudonyms = open_salt(store, SliceStore(store).series_count > 0)
+        refuse_stored([refusal.path for refusal, _ in others], SliceStore(store), pseudonyms)
         others += unwanted
         others += [(problem, False) for problem in problems]
-        pseudonyms = open_salt(store, SliceStore(store).series_count > 0)
         with FileJournal(source, store, pseudonyms) as journal, worker_pool(workers) as pool:
             run = _Run(writer, journal, options, len(frames) + len(videos), progress)
             refusals: list[RefusedFile] = []

@@ -15,6 +15,7 @@ from PIL import Image
 from monai_ssl_transfer.data.endoscopy.borders import field_of_view
 from monai_ssl_transfer.data.endoscopy.frames import read_frame
 from monai_ssl_transfer.data.endoscopy.ingest_plan import CHUNK_BYTES, CHUNK_FRAMES, FrameJob, FrameOptions
+from monai_ssl_transfer.data.endoscopy.ingest_sources import content_hash, photograph_source, video_source
 from monai_ssl_transfer.data.endoscopy.near_duplicates import difference_hash, hamming
 from monai_ssl_transfer.data.endoscopy.video import DamagedVideoError, sample_video
 from monai_ssl_transfer.data.redaction import Pseudonyms
@@ -125,7 +126,7 @@ def _read_file(
     frame = _cropped(frame, options)
     if last.repeats(frame):
         raise RefusedFile(path, "near duplicate", "shows the same as the frame kept before it in its group")
-    source = pseudonyms.number("source", hashlib.blake2b(data, digest_size=16).hexdigest())
+    source = photograph_source(pseudonyms, hashlib.blake2b(data, digest_size=16).hexdigest())
     found = FileResult(path, sources=(source,))
     if not encode:
         return found, []
@@ -241,30 +242,16 @@ def _video_frames(
 ) -> Iterator[EncodedSlice]:
     """Frames as they go into the store; ``taken`` gets their sources, ``repeated`` the numbers of near duplicates."""
     path, last = job.files[0], _Last(options)
-    content = _content_hash(path)
+    content = content_hash(path)
     for sample in sample_video(path, options.every):
         frame = _cropped(sample.pixels, options)
         if last.repeats(frame):
             repeated.append(sample.number)
             continue
-        source = pseudonyms.number("source", f"{content}#{sample.number}")
+        source = video_source(pseudonyms, content, sample.number)
         taken.append(source)
         frame = smaller(frame, options.longest_side)
         yield encode_frame(frame, position=sample.seconds, label=job.labels[0], source=source)
-
-
-def _content_hash(path: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise RefusedFile(path, "not a file", "neither a file nor a folder, so it was not opened")
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        sentence = f"cannot be read ({type(error).__name__}), check its rights"
-        raise RefusedFile(path, "unreadable", sentence) from error
-    return digest.hexdigest()
 
 
 def _spooled(chunk: list[EncodedSlice], spool: Path, name: str) -> Path:

@@ -15,6 +15,8 @@ from monai_ssl_transfer.errors import DataError
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
+HELD_OUT_FILES = "held_out_files"
+"""Key in ``frames.json``: the ends of the paths (`path_end`) of what is held out for the test or left out."""
 
 Names = Sequence[str] | str | Path | None
 
@@ -36,7 +38,8 @@ def divide_frames(
 
     The draw follows from ``split_seed`` and is kept in ``split.json``; ``seed`` draws the label fraction from the
     training groups (smaller fractions lie within larger ones), so that repetitions share validation and test. The names
-    that are used are recorded in ``frames.json``, with the classes that a part lacks; the log tells every part's size.
+    that are used are recorded in ``frames.json``, with the classes that a part lacks and the files that no pretraining
+    may see; the log tells every part's size.
 
     Args:
         cases: with "name" and "group".
@@ -75,10 +78,16 @@ def divide_frames(
     lacking = _classes_lacking(chosen, cases, stratum)
     record = {part: [case["name"] for case in found] for part, found in chosen.items()}
     record["left_out"] = [cases[index]["name"] for index in sorted(left_out)]
+    record[HELD_OUT_FILES] = [path_end(cases[index]["image"]) for index in sorted(split["test"] | left_out)]
     record.update({f"{part}_lacks": classes for part, classes in lacking.items()})
     record_split(Path(output_dir) / "frames.json", record)
     _report(chosen, lacking, stratum)
     return chosen
+
+
+def path_end(path: str | Path) -> str:
+    """The last three parts of a path, which tell a file wherever the data set lies: ``normal/images/98.png``."""
+    return "/".join(Path(path).absolute().parts[-3:])
 
 
 def frames_to_evaluate(cases: Sequence[Case], run_dir: str | Path, part: str = "test") -> dict[str, list[Case]]:

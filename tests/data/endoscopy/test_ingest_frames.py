@@ -25,6 +25,7 @@ from monai_ssl_transfer.data.endoscopy.ingest import ingest_frames
 from monai_ssl_transfer.data.endoscopy.ingest_plan import Grouping, plan_jobs
 from monai_ssl_transfer.data.endoscopy.ingest_report import FrameIngestReport
 from monai_ssl_transfer.data.endoscopy.ingest_worker import smaller
+from monai_ssl_transfer.data.endoscopy.labelled_frames import divide_frames
 from monai_ssl_transfer.data.redaction import private_folder
 from monai_ssl_transfer.data.store import SliceStore
 from monai_ssl_transfer.errors import DataError
@@ -355,6 +356,58 @@ def test_photographs_of_the_test_are_left_out_of_pretraining(tmp_path: Path) -> 
     record.write_text(json.dumps({"train": [], "validation": [], "test": ["another"]}))
     with pytest.raises(DataError, match=r"frames\.json names none of the files"):
         ingest(source, tmp_path / "other", leave_out=record)
+
+
+def test_a_store_that_holds_the_test_already_is_refused(tmp_path: Path) -> None:
+    """Leaving out comes too late then, whatever the file is called now."""
+    source, names = tmp_path / "kvasir", tmp_path / "test.txt"
+    for number in range(3):
+        write(source / f"polyp{number}.png", picture(number))
+    ingest(source, tmp_path / "store")
+    names.write_text("polyp1\n")
+    with pytest.raises(DataError, match=r"polyp1\.png shall be left out but is in .*store already"):
+        ingest(source, tmp_path / "store", leave_out=names)
+    (source / "polyp1.png").rename(source / "renamed.png")
+    names.write_text("renamed\n")
+    with pytest.raises(DataError, match=r"renamed\.png shall be left out but is in .*store already"):
+        ingest(source, tmp_path / "store", leave_out=names)
+    write(source / "new.png", picture(7))
+    names.write_text("new\n")
+    assert ingest(source, tmp_path / "store", leave_out=names).added_frames == 0
+
+
+def test_what_the_training_left_out_itself_is_not_pretrained_on(tmp_path: Path) -> None:
+    """An unnamed photograph of a scene that is held out by name."""
+    source = tmp_path / "kvasir"
+    cases = []
+    for number in range(8):
+        image = write(source / f"polyp{number}.png", picture(number))
+        cases.append({"name": image.stem, "image": str(image), "group": str(number // 2)})
+    divided = divide_frames(cases, tmp_path / "run", validation_fraction=0, test_groups=["polyp2"])
+    assert [case["name"] for case in divided["test"]] == ["polyp2"]
+    ingest(source, tmp_path / "store", leave_out=tmp_path / "run" / "frames.json")
+    left = [Path(path).stem for path, status in statuses(tmp_path / "store").items() if status[1] == "left out"]
+    assert sorted(left) == ["polyp2", "polyp3"]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "like"),
+    [
+        (("angiodysplasia-98", "GIANA/angyodysplasia/images/98.png"), "GIANA/normal/images/98.png"),
+        (("cecum_t1_a-0012", "C3VD/cecum_t1_a/12_color.png"), "C3VD/cecum_t1_b/12_color.png"),
+    ],
+)
+def test_cases_that_are_not_called_after_their_file_are_left_out(
+    tmp_path: Path, held_out: tuple[str, str], like: str
+) -> None:
+    cases = [{"name": held_out[0], "image": str(write(tmp_path / held_out[1], picture(0))), "group": "x"}]
+    cases.append({"name": "another", "image": str(write(tmp_path / like, picture(1))), "group": "y"})
+    divide_frames(cases, tmp_path / "run", validation_fraction=0, test_groups=["x"])
+    ingest(tmp_path / like.split("/")[0], tmp_path / "store", leave_out=tmp_path / "run" / "frames.json")
+    assert statuses(tmp_path / "store") == {
+        str(tmp_path / held_out[1]): ("ignored", "left out"),
+        str(tmp_path / like): ("kept", ""),
+    }
 
 
 def test_a_store_keeps_one_size(tmp_path: Path) -> None:
