@@ -248,7 +248,9 @@ def _polyp_pictures(seed: int, size: int) -> Iterator[tuple[Photograph, np.rando
         processor = draw_processor(rng, "octagon")
         rows = round(size * rng.uniform(0.86, 1.0))
         columns = round(rows * rng.uniform(0.98, 1.08))
-        views = way(rng, scene, 3, pace=0.4, sway=0.5)[:: 2 if index % _TWICE == _TWICE - 1 else 3]
+        twice = index % _TWICE == _TWICE - 1
+        # the second time a moment later, near enough for the search for the same scene
+        views = way(rng, scene, 3, pace=0.05, sway=0.03)[::2] if twice else way(rng, scene, 1, pace=0.0)
         margin = int(rng.integers(1 << 31))
         for camera in keep_in_view(scene, views, "octagon"):
             frame = photograph(scene, camera, processor, rng, rows, columns)
