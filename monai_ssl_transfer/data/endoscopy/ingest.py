@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +104,7 @@ def ingest_frames(
             jobs = plan_jobs(frames, videos, grouping, labels, refusals)
             for refusal, ignored in others + [(refusal, False) for refusal in refusals]:
                 journal.note(refusal.path, IGNORED if ignored else REFUSED, refusal.code, refusal.sentence)
-            run.carry_out(pool, jobs, workers, labels)
+            run.carry_out(pool, jobs, workers)
             report = _report(store, options, journal, run.added)
     if not run.kept_any:
         raise DataError(f"nothing in {source} could be kept, see {store / FILES_NAME} for the reason of each file")
@@ -120,16 +120,15 @@ class _Run:
         self._writer, self._journal, self._options = writer, journal, options
         self._stored = SliceStore(writer.path)
         self._numbers = {self._stored.series(i).series_key: i for i in range(self._stored.series_count)}
-        self._known = np.sort(self._stored.index["source"])
-        self._fresh: set[int] = set()
+        order = np.argsort(self._stored.index["source"])
+        self._known, self._known_labels = (self._stored.index[name][order] for name in ("source", "label"))
+        self._fresh: dict[int, int] = {}
         self._spool = private_folder(writer.path) / "spool"
         self._bar = tqdm(total=files, desc="reading frames", unit="file", disable=not progress)
         self.added = 0
         self.kept_any = False
 
-    def carry_out(
-        self, pool: ProcessPoolExecutor | None, jobs: Iterator[FrameJob], workers: int, labels: Mapping[str, int]
-    ) -> None:
+    def carry_out(self, pool: ProcessPoolExecutor | None, jobs: Iterator[FrameJob], workers: int) -> None:
         """Do all jobs, in their order."""
         shutil.rmtree(self._spool, ignore_errors=True)  # what a killed run left
         self._spool.mkdir(parents=True)
@@ -159,7 +158,6 @@ class _Run:
         key = self._key(job)
         if key not in self._numbers:
             return job
-        self._check_labels(job, self._numbers[key])
         self.kept_any = True
         if job.kind == "frames" and not all(path in self._journal for path in job.files):
             return replace(job, encode=False)  # the process was killed between the store and the journal
@@ -168,21 +166,12 @@ class _Run:
         self._bar.update(len(job.files))
         return None
 
-    def _check_labels(self, job: FrameJob, number: int) -> None:
-        own = self._stored.series_range(number)
-        stored = {int(label) for label in self._stored.index["label"][own.start : own.stop]}
-        if any(label >= 0 for label in job.labels) and not stored <= set(job.labels):
-            raise DataError(
-                f"{job.files[0]} and the files after it are in {self._stored.path} with other labels or none, which "
-                "cannot be changed: ingest into a new store"
-            )
-
     def _take(self, job: FrameJob, result: JobResult) -> None:
         key, before = self._key(job), self._own_sources(job)
         if job.kind == "video":
             added = self._append_video(job, result)
         else:
-            added = self._append(job, key, result.slices) if job.encode else set()
+            added = self._append(job, key, result.slices, result.files) if job.encode else set()
         for file in result.files:
             self._account(file, key, added | before)
         self._journal.flush()
@@ -208,26 +197,44 @@ class _Run:
             key = self._key(job) if part == last else self._key(job, f"\n{part}")
             slices = take_spooled(file)
             if key not in self._writer:
-                added |= self._append(job, key, slices)
+                added |= self._append(job, key, slices, result.files)
         return added
 
-    def _append(self, job: FrameJob, key: str, slices: list[EncodedSlice]) -> set[int]:
+    def _append(self, job: FrameJob, key: str, slices: list[EncodedSlice], files: Sequence[FileResult]) -> set[int]:
         """Add what is new, and say what that was."""
-        new: dict[int, EncodedSlice] = {}
+        new: list[EncodedSlice] = []
         for one in slices:
-            if not self._is_known(one.source):
-                new.setdefault(one.source, one)
+            known = self._label_of(one.source)
+            if known is None:
+                self._fresh[one.source] = one.label
+                new.append(one)
+            elif one.label >= 0 and one.label != known:
+                raise self._other_label(next(file.path for file in files if one.source in file.sources), one, known)
         if new:
             patient = self._journal.pseudonyms.hexadecimal("patient", job.group)
-            entry = SeriesEntry(key, patient, job.kind, 0.0, False, (0.0,) * 16)
-            self._writer.append(entry, list(new.values()))
-            self._fresh.update(new)
+            self._writer.append(SeriesEntry(key, patient, job.kind, 0.0, False, (0.0,) * 16), new)
             self.added += len(new)
-        return set(new)
+        return {one.source for one in new}
 
-    def _is_known(self, source: int) -> bool:
+    def _label_of(self, source: int) -> int | None:
+        """Class of a frame in the store, -1 if it has none there; None if the frame is not there."""
+        if source in self._fresh:
+            return self._fresh[source]
         place = int(np.searchsorted(self._known, np.uint64(source)))
-        return source in self._fresh or (place < len(self._known) and int(self._known[place]) == source)
+        found = place < len(self._known) and int(self._known[place]) == source
+        return int(self._known_labels[place]) if found else None
+
+    def _other_label(self, path: str, frame: EncodedSlice, known: int) -> DataError:
+        held = "no label" if known < 0 else f"label {known}"
+        if frame.source in self._fresh:
+            return DataError(
+                f"{path} has label {frame.label} but the same content as a file that was taken with {held}: leave one "
+                "of them out and ingest into a new store"
+            )
+        return DataError(
+            f"{path} is in {self._stored.path} with {held}, not {frame.label}, which cannot be changed: ingest into a "
+            "new store"
+        )
 
     def _account(self, file: FileResult, key: str, own: set[int]) -> None:
         if file.refusal is not None:

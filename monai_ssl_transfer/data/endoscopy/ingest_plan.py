@@ -55,7 +55,7 @@ class FrameJob:
 
     Args:
         kind: "frames" or "video", as the store has it.
-        name: clear text that is unique for the files as they are now, by group, path, size and time of change.
+        name: clear text that is unique for the files as they are now, by group, path, size, time of change and class.
         group: clear text that identifies the patient or procedure.
         files: absolute paths, in order.
         labels: class of each file, -1 = none.
@@ -190,6 +190,9 @@ def _job(
     grouping: Grouping,
     labels: Mapping[str, int],
 ) -> FrameJob:
-    name = "\n".join([kind, group, *(f"{grouping.relative(path)} {size} {time}" for path, size, time in files)])
     paths = tuple(path for path, _, _ in files)
-    return FrameJob(kind, name, group, paths, tuple(labels.get(path, -1) for path in paths), before)
+    classes = tuple(labels.get(path, -1) for path in paths)
+    lines = [f"{grouping.relative(path)} {size} {time}" for path, size, time in files]
+    # a class is part of the name, so that a file whose class was corrected is read again and the correction noticed
+    lines = [line if label < 0 else f"{line} class {label}" for line, label in zip(lines, classes, strict=True)]
+    return FrameJob(kind, "\n".join([kind, group, *lines]), group, paths, classes, before)

@@ -279,7 +279,40 @@ def test_labels_that_come_too_late_are_not_dropped_silently(tmp_path: Path) -> N
     write(tmp_path / "in" / "0.png", picture(0))
     ingest(tmp_path / "in", tmp_path / "store")
     (tmp_path / "labels.csv").write_text("file,label\n0.png,1\n")
-    with pytest.raises(DataError, match="other labels or none"):
+    with pytest.raises(DataError, match=r"0\.png is in .*store with no label, not 1"):
+        ingest(tmp_path / "in", tmp_path / "store", labels_csv=tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("grown", [False, True])
+@pytest.mark.parametrize("corrected", ["0210", "1100"])
+def test_corrected_labels_are_not_ignored(tmp_path: Path, corrected: str, grown: bool) -> None:
+    """One row corrected to a class that other files have, and two rows swapped; with and without a new file."""
+    source, table = tmp_path / "in", tmp_path / "labels.csv"
+    for number in range(4):
+        write(source / f"{number}.png", picture(number))
+
+    def labelled(labels: str) -> Path:
+        table.write_text("file,label\n" + "".join(f"{name}.png,{label}\n" for name, label in enumerate(labels)))
+        return table
+
+    ingest(source, tmp_path / "store", labels_csv=labelled("0110"))
+    if grown:
+        write(source / "4.png", picture(4))
+    assert ingest(source, tmp_path / "store", labels_csv=labelled("0110")).added_frames == grown
+    wrong = next(i for i in range(4) if corrected[i] != "0110"[i])
+    with pytest.raises(
+        DataError, match=rf"{wrong}\.png is in .*store with label {'0110'[wrong]}, not {corrected[wrong]}"
+    ):
+        ingest(source, tmp_path / "store", labels_csv=labelled(corrected))
+    assert SliceStore(tmp_path / "store").index["label"].tolist() == [0, 1, 1, 0] + [-1] * grown
+    assert ingest(source, tmp_path / "store").added_frames == 0  # no table says nothing about the classes
+
+
+def test_two_labels_of_one_content_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write(tmp_path / "in" / folder / "same.png", picture(1))
+    (tmp_path / "labels.csv").write_text("file,label\na/same.png,0\nb/same.png,1\n")
+    with pytest.raises(DataError, match=r"b/same\.png has label 1 but the same content as a file .* with label 0"):
         ingest(tmp_path / "in", tmp_path / "store", labels_csv=tmp_path / "labels.csv")
 
 
