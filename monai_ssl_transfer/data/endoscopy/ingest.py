@@ -23,7 +23,7 @@ from monai_ssl_transfer.data.endoscopy.ingest_report import (
     REFUSED,
     FileJournal,
     FrameIngestReport,
-    refuse_other_sizes,
+    keep_options,
 )
 from monai_ssl_transfer.data.endoscopy.ingest_worker import FileResult, JobResult, read_job, take_spooled
 from monai_ssl_transfer.data.file_listing import list_files
@@ -79,18 +79,18 @@ def ingest_frames(
 
     Raises:
         DataError: the source does not exist, nothing in it could be kept, the store cannot be appended to or holds
-            what shall be left out, or it was made with another size or crop.
+            what shall be left out, or its frames were taken with other options.
     """
     options = FrameOptions(longest_side, every, crop, duplicate_threshold)
     source, store = Path(source).absolute(), Path(store).absolute()
     if not source.exists():
         raise DataError(f"{source} does not exist, give the folder that holds the frames")
-    refuse_other_sizes(store, options)
     grouping = Grouping(source, group_pattern)
     paths, problems = list_files(source, exclude=(store, private_folder(store)))
     if not paths:
         raise DataError(f"{source} holds no files, give the folder that holds the frames")
     with SliceStoreWriter(store, pixels="rgb") as writer:
+        keep_options(store, options, len(SliceStore(store)))
         labels = read_frame_labels(labels_csv, paths, source, store) if labels_csv is not None else {}
         wanted, others = separate(paths, leave_out)
         frames, videos, unwanted = sort_files(wanted)

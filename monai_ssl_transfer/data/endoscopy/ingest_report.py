@@ -7,6 +7,7 @@ line, which holds; `FileJournal.tidy` removes the older one.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,8 @@ from monai_ssl_transfer.data.endoscopy.ingest_plan import FrameOptions
 from monai_ssl_transfer.data.redaction import PathRedactor, Pseudonyms, private_folder
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 REPORT_NAME, FILES_NAME = "ingest_report.json", "ingest_files.jsonl"
 KEPT, DUPLICATE, REFUSED, IGNORED = "kept", "duplicate", "refused", "ignored"
@@ -174,22 +177,42 @@ class FileJournal:
             file.close()
 
 
-def refuse_other_sizes(store: Path, options: FrameOptions) -> None:
-    """Refuse to append frames that are cropped or made smaller in another way than those of the store.
+def keep_options(store: Path, options: FrameOptions, frames: int) -> None:
+    """Note how the frames of a store are taken before the first one is, and refuse to mix them with others later.
+
+    Args:
+        store: its folder; its writer must be open, so that no other process writes the same.
+        options: of this ingest.
+        frames: that the store holds; without any it takes new options.
 
     Raises:
-        DataError: the ingests before had other options; names them.
+        DataError: the ingests before had other options (names them), or their report is damaged.
     """
     file = store / REPORT_NAME
-    if not file.exists():
+    if not frames or not file.exists():
+        if frames:
+            logger.warning("%s is missing: the frames in the store are taken to be as this ingest makes them", file)
+        FrameIngestReport(store, options, frames=frames).write()
         return
-    before = json.loads(file.read_text(encoding="utf-8")).get("options", {})
-    for name in ("longest_side", "crop"):
-        if name in before and before[name] != getattr(options, name):
+    before = _options_of(file)
+    for name in ("longest_side", "crop", "every", "duplicate_threshold"):
+        held, given = getattr(before, name), getattr(options, name)
+        if name == "duplicate_threshold" and not (before.drops_duplicates or options.drops_duplicates):
+            continue  # None and every negative number keep all
+        if held != given:
             raise DataError(
-                f"{store} holds frames of {name} {before[name]}, not {getattr(options, name)}: give the same options, "
-                "or a new store"
+                f"{store} holds frames of {name} {held}, not {given}: give the same options, or a new store"
             )
+
+
+def _options_of(report: Path) -> FrameOptions:
+    try:
+        return FrameOptions(**json.loads(report.read_text(encoding="utf-8"))["options"])
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+        raise DataError(
+            f"{report} is damaged ({error!r}), so it is not known how the frames of this store were taken: restore it "
+            "or ingest into a new store"
+        ) from error
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -28,6 +28,7 @@ from monai_ssl_transfer.data.endoscopy.ingest_worker import smaller
 from monai_ssl_transfer.data.endoscopy.labelled_frames import divide_frames
 from monai_ssl_transfer.data.redaction import private_folder
 from monai_ssl_transfer.data.store import SliceStore
+from monai_ssl_transfer.data.store_writer import SliceStoreWriter
 from monai_ssl_transfer.errors import DataError
 
 
@@ -443,8 +444,59 @@ def test_cases_that_are_not_called_after_their_file_are_left_out(
     }
 
 
-def test_a_store_keeps_one_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "held", "given"),
+    [("longest_side", 32, 64), ("crop", False, True), ("every", 5, 25), ("duplicate_threshold", 16, None)],
+)
+def test_a_store_keeps_its_options(tmp_path: Path, name: str, held: Any, given: Any) -> None:
     write(tmp_path / "a" / "f.png", picture(1))
-    ingest(tmp_path / "a", tmp_path / "store", longest_side=32)
+    write(tmp_path / "b" / "f.png", picture(2))
+    ingest(tmp_path / "a", tmp_path / "store", **{name: held})
+    for source in ("a", "b"):
+        with pytest.raises(DataError, match=f"holds frames of {name} {held}, not {given}"):
+            ingest(tmp_path / source, tmp_path / "store", **{name: given})
+    assert ingest(tmp_path / "b", tmp_path / "store", **{name: held}).frames == 2
+
+
+def test_every_way_to_keep_all_frames_is_the_same_option(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "f.png", picture(1))
+    write(tmp_path / "b" / "f.png", picture(2))
+    ingest(tmp_path / "a", tmp_path / "store", duplicate_threshold=None)
+    assert ingest(tmp_path / "b", tmp_path / "store", duplicate_threshold=-1).frames == 2
+
+
+def test_a_killed_ingest_keeps_its_options_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for group in ("a", "b"):
+        write(tmp_path / "in" / group / "f.png", picture(ord(group)))
+    append = SliceStoreWriter.append
+
+    def killed(self: SliceStoreWriter, *rest: Any) -> int:
+        if len(SliceStore(tmp_path / "store")):
+            raise KeyboardInterrupt
+        return append(self, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SliceStoreWriter, "append", killed)
+        ingest(tmp_path / "in", tmp_path / "store", longest_side=32)
+    assert len(SliceStore(tmp_path / "store")) == 1
     with pytest.raises(DataError, match="holds frames of longest_side 32, not 64"):
-        ingest(tmp_path / "a", tmp_path / "store", longest_side=64)
+        ingest(tmp_path / "in", tmp_path / "store", longest_side=64)
+    assert ingest(tmp_path / "in", tmp_path / "store", longest_side=32).frames == 2
+
+
+def test_an_empty_store_takes_new_options(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match="could be kept"):
+        ingest(tmp_path / "in", tmp_path / "store", longest_side=32)
+    write(tmp_path / "in" / "f.png", picture(1))
+    assert ingest(tmp_path / "in", tmp_path / "store", longest_side=64).frames == 1
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"options": {"longest_side": "big"}}', "\x00\x00"])
+def test_a_damaged_report_is_a_user_error(tmp_path: Path, content: str) -> None:
+    write(tmp_path / "in" / "f.png", picture(1))
+    ingest(tmp_path / "in", tmp_path / "store")
+    (tmp_path / "store" / "ingest_report.json").write_text(content)
+    with pytest.raises(DataError, match=r"ingest_report\.json is damaged"):
+        ingest(tmp_path / "in", tmp_path / "store")
