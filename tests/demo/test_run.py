@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from monai_ssl_transfer.demo.ct import CTDemo
-from monai_ssl_transfer.demo.plan import CTPlan
+from monai_ssl_transfer.demo.endoscopy import EndoscopyDemo
+from monai_ssl_transfer.demo.plan import CTPlan, EndoscopyPlan
 from monai_ssl_transfer.errors import DataError
 
 
@@ -37,4 +38,16 @@ def test_small_demo_from_nothing_to_a_page(tmp_path: Path) -> None:
         ["scratch", "tumour"],
         ["pretrained", "tumour"],
     ]
+    assert all(0 <= float(cell) <= 1 for row in rows[1:] for cell in row[2:5])
+
+
+@pytest.mark.slow
+def test_small_endoscopy_demo_from_nothing_to_a_page(tmp_path: Path) -> None:
+    plan = EndoscopyPlan(size=64, seeds=(0, 1), shown=1, videos=4, frames=4, labelled=15, landmarks=0.001)
+    plan.pretraining.update(epochs=1, batch_size=8, image_size=32)
+    plan.transfer.update(epochs=1, val_interval=1, image_size=64, label_fraction=1.0)
+    page = EndoscopyDemo(tmp_path / "demo", plan).run()
+    assert page.read_text().count("<img") == 2
+    rows = list(csv.reader((tmp_path / "demo" / "results.csv").open()))
+    assert [row[:2] for row in rows[1:]] == [["scratch", "polyp"], ["pretrained", "polyp"]]
     assert all(0 <= float(cell) <= 1 for row in rows[1:] for cell in row[2:5])
