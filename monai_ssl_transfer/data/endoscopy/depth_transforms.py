@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from monai_ssl_transfer.data.endoscopy.frames import frame_size, write_grey16
+from monai_ssl_transfer.data.endoscopy.frames import UNREADABLE, frame_size, write_grey16
 from monai_ssl_transfer.errors import DataError
 
 DEPTH_UNIT_MM = 100.0
@@ -43,7 +43,7 @@ def read_depth(path: str | Path) -> np.ndarray:
             values = np.asarray(image)
     except FileNotFoundError as error:
         raise DataError(f"there is no depth map {file}: check the path.") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{file} cannot be read as a depth map ({error}): restore the file or remove its frame."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from monai.transforms import MapTransform
 
 from monai_ssl_transfer.data.endoscopy.frames import write_grey16, write_mask
 from monai_ssl_transfer.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 MASK_SUFFIX = "_mask.png"
 PROBABILITY_SUFFIX = "_probability.png"
@@ -35,7 +38,7 @@ def with_output_paths(
         The cases with "output": path without suffix (`WriteMaskd` adds ``_mask.png``).
 
     Raises:
-        DataError: an output would replace a photograph.
+        DataError: an output would replace a photograph, or the photographs are outputs of an earlier run.
     """
     named = [{**case, "output": str(Path(output_dir) / case["relative"])} for case in cases]
     sources = {Path(case["image"]).resolve() for case in named}
@@ -44,9 +47,28 @@ def with_output_paths(
             if Path(case["output"] + suffix).resolve() in sources:
                 raise DataError(
                     f"the output of {case['image']} would replace {case['output'] + suffix}, which is itself among "
-                    "the photographs: name another output_dir."
+                    "the photographs: name another output_dir, outside their folder."
                 )
+    _refuse_own_outputs(named, Path(output_dir).resolve(), suffixes)
     return named
+
+
+def _refuse_own_outputs(cases: Sequence[Mapping[str, Any]], output_dir: Path, suffixes: Sequence[str]) -> None:
+    """Predictions on the outputs of an earlier run, where these lie below the photographs, would pass for results."""
+    alike = [case for case in cases if case["image"].endswith(tuple(suffixes))]
+    for case in alike:
+        if Path(case["image"]).resolve().is_relative_to(output_dir):
+            raise DataError(
+                f"{case['image']} lies in the output_dir and is named as an output of an earlier run: name an "
+                "output_dir outside the folder of the photographs, or remove the earlier outputs."
+            )
+    if alike:
+        logger.warning(
+            "%d photographs end in one of %s, as outputs do (such as %s): they are predicted on all the same",
+            len(alike),
+            ", ".join(suffixes),
+            alike[0]["image"],
+        )
 
 
 class WriteMaskd(MapTransform):

@@ -31,7 +31,8 @@ from PIL import (
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
 
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
+"""Ends of the names of photographs, in lower case; a file of another name is passed over in a folder."""
 
 # What Pillow may try: the formats of photographs, none of its forty rare ones, whose decoders see little use.
 _FORMATS = (
@@ -43,7 +44,8 @@ _FORMATS = (
     WebPImagePlugin.WebPImageFile.format,
     Jpeg2KImagePlugin.Jpeg2KImageFile.format,
 )
-_ORIENTATION, _COLUMNS, _ROWS = 0x0112, 256, 257
+_ORIENTATION, _COLUMNS, _ROWS, _BITS = 0x0112, 256, 257, 258
+_PNG_BITS = 24  # where a PNG file tells its bits per channel (PNG 3rd edition, 11.2.1)
 # Way from the stored to the upright picture, by EXIF orientation: transpose, then reverse rows, then reverse columns.
 _TURNS = {
     1: (False, False, False),
@@ -58,7 +60,7 @@ _TURNS = {
 # JPEG coding of a black mask stays below this value; Kvasir-SEG's background reaches 8.
 _JPEG_NOISE = 16
 _CONVERTIBLE = ("1", "L", "P", "RGB", "RGBX", "RGBA", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr")
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -68,6 +70,7 @@ _UNREADABLE = (
     struct.error,
     Image.DecompressionBombError,
 )
+"""What Pillow raises of damaged files."""
 
 
 def read_frame(path: str | Path) -> np.ndarray:
@@ -108,15 +111,15 @@ def read_mask(path: str | Path) -> np.ndarray:
     path = Path(path)
     image, turn = _load(path)
     values = _mask_values(image, path)
-    top = int(np.iinfo(values.dtype).max)
-    largest = int(values.max(initial=0))
+    mask = values > np.iinfo(values.dtype).max // 2
+    stored = _deep_colours(path) if _is_deep_colour(image, path) else values
+    top, largest = int(np.iinfo(stored.dtype).max), int(stored.max(initial=0))
     noise = _JPEG_NOISE if image.format in ("JPEG", "MPO") else 0
     if noise < largest <= top // 2:
         raise DataError(
             f"{path} is no binary mask, its largest value is {largest} of {top}: "
             f"store 0 for background, {top} for findings"
         )
-    mask = values > top // 2
     return _upright(mask, turn).copy()
 
 
@@ -228,6 +231,26 @@ def _is_deep_grey(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
 
 
+def _is_deep_colour(image: Image.Image, path: Path) -> bool:
+    """Whether it is 16-bit colour (or grey with transparency), of which Pillow gives the high bytes alone."""
+    if image.mode not in ("RGB", "RGBA", "RGBX", "LA"):
+        return False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(_BITS, (8,))) > 8
+    if image.format != "PNG":
+        return False
+    with path.open("rb") as file:
+        return file.read(_PNG_BITS + 1)[_PNG_BITS] == 16
+
+
+def _deep_colours(path: Path) -> np.ndarray:
+    """(rows, columns, 3) uint16 as stored, in any order of the channels, transparency taken off."""
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16:
+        raise DataError(f"{path} has 16-bit pixels that cannot be read: save it with 8 bits per channel")
+    return stored[..., :3] if stored.ndim == 3 else stored
+
+
 def _colours(image: Image.Image, path: Path) -> np.ndarray:
     """(rows, columns, 3) uint8 as stored, transparency taken off."""
     if _is_deep_grey(image):
@@ -257,7 +280,7 @@ def _load(path: Path) -> tuple[Image.Image, tuple[bool, bool, bool]]:
         image.load()
         # Pillow turns a TIFF picture while it loads.
         orientation = 1 if image.format == "TIFF" else _tag(image)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from error
     # The second picture of an MPO file is a preview or the other eye of a stereo camera: the first is the photograph.
     if pictures > 1 and image.format != "MPO":
@@ -307,5 +330,5 @@ def _stored(path: Path) -> tuple[tuple[int, int], int]:
             if image.format == "PNG" and "exif" not in image.info and _png_describes_late(file):
                 image.load()
             return (rows, columns), _tag(image)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from error

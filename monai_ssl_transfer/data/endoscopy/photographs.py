@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 
 from monai_ssl_transfer.data.endoscopy.frame_listing import Case
 from monai_ssl_transfer.data.endoscopy.frames import FRAME_SUFFIXES
+from monai_ssl_transfer.data.file_listing import SYSTEM_FILES
 from monai_ssl_transfer.data.natural_order import natural_key
 from monai_ssl_transfer.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 def photographs(path: str | Path) -> list[Case]:
     """List photographs without labels.
 
     Args:
-        path: a photograph, or a folder of them (with its sub-folders; hidden files are left out).
+        path: a photograph, or a folder of them (with its sub-folders; hidden files are left out, and the log tells how
+            many others are passed over by their names).
 
     Returns:
         One dict per photograph in natural order: "name" and "group" (path below the folder, with suffix), "image", and
@@ -32,7 +37,11 @@ def photographs(path: str | Path) -> list[Case]:
             raise DataError(f"{given} is no photograph by its name: give a file that ends in one of {kinds}.")
         found, folder = [given], given.parent
     elif given.is_dir():
-        found, folder = [file for file in given.rglob("*") if _is_photograph(file, given)], given
+        files, folder = [file for file in given.rglob("*") if _counts(file, given)], given
+        found = [file for file in files if file.suffix.lower() in FRAME_SUFFIXES]
+        if found and len(found) < len(files):
+            over = len(files) - len(found)
+            logger.warning("%s: %d files are passed over, their names do not end in one of %s", given, over, kinds)
     else:
         raise DataError(f"{given} does not exist: give a photograph or a folder of photographs.")
     if not found:
@@ -45,9 +54,10 @@ def photographs(path: str | Path) -> list[Case]:
     ]
 
 
-def _is_photograph(file: Path, folder: Path) -> bool:
+def _counts(file: Path, folder: Path) -> bool:
+    """Whether it is a file that a user put there."""
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in FRAME_SUFFIXES and not hidden and file.is_file()
+    return not hidden and file.name.lower() not in SYSTEM_FILES and file.is_file()
 
 
 def _output_names(files: list[Path]) -> dict[Path, str]:

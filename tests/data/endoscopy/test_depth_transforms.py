@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,14 @@ def test_what_is_no_depth_map_is_refused_by_name(tmp_path: Path):
     for name in ("eight_bits.png", "colour.png", "cut.png", "text.tiff", "missing.tiff"):
         with pytest.raises(DataError, match=name.replace(".", r"\.")):
             read_depth(tmp_path / name)
+
+
+def test_a_depth_map_that_unpacks_to_gigabytes_is_refused_by_name(tmp_path: Path):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 16, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    with pytest.raises(DataError, match=r"bomb\.png cannot be read as a depth map"):
+        read_depth(tmp_path / "bomb.png")
 
 
 @settings(max_examples=50, deadline=None)

@@ -94,6 +94,25 @@ def test_no_photograph_is_ever_replaced(tmp_path: Path):
     assert len(with_output_paths(photographs(tmp_path), tmp_path / "masks")) == 2
 
 
+def test_outputs_of_an_earlier_run_are_not_predicted_on(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """An output_dir below the photographs: the next run would find its masks among them."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(folder / name)
+    for case in with_output_paths(photographs(folder), folder / "found"):
+        WriteMaskd("pred")({**case, "image_path": case["image"], "pred": torch.zeros(1, 4, 6)})
+    with pytest.raises(DataError, match=r"a\.jpg would replace .*found/a_mask\.png"):
+        with_output_paths(photographs(folder), folder / "found")
+    for name in ("a", "b"):  # predicted on and put away
+        (folder / f"{name}.jpg").rename(folder / f"done {name}.jpg")
+    with pytest.raises(DataError, match=r"found/a_mask\.png lies in the output_dir .* earlier run"):
+        with_output_paths(photographs(folder), folder / "found")
+    assert not caplog.text
+    assert len(with_output_paths(photographs(folder), tmp_path / "elsewhere")) == 4
+    assert "2 photographs end in one of _mask.png, _probability.png" in caplog.text
+
+
 def test_a_mask_of_another_size_is_refused(tmp_path: Path):
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "a.png")
     (case,) = with_output_paths(photographs(tmp_path / "a.png"), tmp_path / "out")

@@ -265,6 +265,35 @@ def test_a_mask_of_zeros_and_ones_is_refused(tmp_path: Path) -> None:
         read_mask(tmp_path / "deep.png")
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_colour_masks_are_not_taken_for_empty(tmp_path: Path, suffix: str, channels: int) -> None:
+    """Pillow keeps the high byte of 16-bit colour, in which 255 of 65535 is nought."""
+    values = np.zeros((6, 9, channels), dtype=np.uint16)
+    values[2:4, 3:8, 0] = 255
+    values[..., 3:] = 65535
+    path = tmp_path / f"deep.{suffix}"
+    assert cv2.imwrite(str(path), values)
+    with pytest.raises(DataError, match=rf"deep\.{suffix} .* largest value is 255 of 65535"):
+        read_mask(path)
+    values[2:4, 3:8, 0] = 65535
+    assert cv2.imwrite(str(path), values)
+    assert np.array_equal(read_mask(path), values[..., 0] > 0)
+
+
+def test_16_bit_grey_masks_with_transparency_are_not_taken_for_empty(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    for largest in (255, 65535):
+        row = b"\0" + struct.pack(">8H", 0, 65535, 0, 65535, largest, 65535, largest, 65535)  # value, opacity
+        chunks = {b"IHDR": struct.pack(">IIBBBBB", 4, 2, 16, 4, 0, 0, 0), b"IDAT": zlib.compress(row * 2), b"IEND": b""}
+        parts = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks.items())
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+        if largest == 255:
+            with pytest.raises(DataError, match=r"deep\.png .* largest value is 255 of 65535"):
+                read_mask(path)
+    assert read_mask(path).tolist() == [[False, False, True, True]] * 2
+
+
 def test_a_mask_of_nothing_is_empty(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 6, (64, 64)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.jpg", quality=95)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from monai_ssl_transfer.data.endoscopy.frames import frame_size, read_frame
 from monai_ssl_transfer.data.endoscopy.photographs import photographs
 from monai_ssl_transfer.errors import DataError
 
@@ -31,6 +34,23 @@ def test_outputs_of_photographs_that_differ_in_the_suffix_do_not_replace_each_ot
     _touch(tmp_path / "p_jpg.tif")
     with pytest.raises(DataError, match="would both be called p_jpg"):
         photographs(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".gif", ".JP2", ".webp", ".tiff"])
+def test_every_format_that_can_be_read_is_listed(tmp_path: Path, suffix: str) -> None:
+    Image.new("RGB", (8, 6), (200, 90, 40)).save(tmp_path / f"a{suffix}")
+    (case,) = photographs(tmp_path)
+    assert np.abs(read_frame(case["image"]).astype(int) - (200, 90, 40)).max() < 8
+    assert frame_size(case["image"]) == (6, 8)
+
+
+def test_the_log_tells_how_many_files_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _touch(tmp_path / "a.png", tmp_path / "b" / "c.jpg", tmp_path / "._a.png", tmp_path / "Thumbs.db")
+    assert len(photographs(tmp_path)) == 2 and not caplog.text
+    _touch(tmp_path / "d.heic", tmp_path / "b" / "e.dcm")
+    assert len(photographs(tmp_path)) == 2
+    (line,) = caplog.messages
+    assert f"{tmp_path}: 2 files are passed over" in line
 
 
 def test_nothing_to_predict_on(tmp_path: Path) -> None:
