@@ -1,4 +1,4 @@
-"""Worker processes of an ingest: results in the order of the inputs, few at once, and no process left behind."""
+"""Worker processes: results in the order of the inputs, few at once, and no process left behind."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from monai_ssl_transfer.errors import DataError
 _Output = TypeVar("_Output")
 
 
+_FEWER = "run the same command again with fewer --workers, it goes on where it stood"
+
+
 @contextmanager
-def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+def worker_pool(workers: int, remedy: str = _FEWER) -> Iterator[ProcessPoolExecutor | None]:
     """Processes that die with this one.
 
     Args:
         workers: how many; 1 or less gives None, for work in this process.
+        remedy: what the user is told to do should one die.
 
     Raises:
         DataError: a process died.
@@ -38,10 +42,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
         try:
             yield pool
         except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process died, probably for lack of memory; run the same command again with fewer --workers, "
-                "it goes on where it stood"
-            ) from error
+            raise DataError(f"a worker process died, probably for lack of memory; {remedy}") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

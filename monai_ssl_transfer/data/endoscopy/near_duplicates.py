@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,6 +11,7 @@ import numpy as np
 
 from monai_ssl_transfer.data.endoscopy.borders import field_of_view
 from monai_ssl_transfer.data.endoscopy.frames import read_frame
+from monai_ssl_transfer.data.worker_pool import in_order, worker_pool
 
 HASH_BITS = 256
 DUPLICATE_THRESHOLD = 32
@@ -31,6 +30,7 @@ _CENTRE = 0.7
 _BLOCK = 512
 # A file takes 5 ms to read and hash, a process seconds to start.
 _FILES_PER_PROCESS = 1000
+_FILES_AT_A_TIME = 16
 
 
 def difference_hash(frame: np.ndarray) -> int:
@@ -73,7 +73,7 @@ def near_duplicate_groups(
         Number of the group of each photograph: 0, 1, ... in order of first appearance.
 
     Raises:
-        DataError: a photograph cannot be read; names it.
+        DataError: a photograph cannot be read (names it), or a process died.
     """
     hashes = [frame for frame in frames if isinstance(frame, int)]
     if len(hashes) < len(frames):
@@ -81,18 +81,17 @@ def near_duplicate_groups(
     return _joined(hashes, threshold)
 
 
-def _hash(frame: int | Path) -> int:
-    return frame if isinstance(frame, int) else difference_hash(read_frame(frame))
+def _hash_all(frames: list[int | Path]) -> list[int]:
+    return [frame if isinstance(frame, int) else difference_hash(read_frame(frame)) for frame in frames]
 
 
 def _hashes(frames: list[int | Path], workers: int | None) -> list[int]:
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(cores, len(frames) // _FILES_PER_PROCESS)
-    if workers <= 1:
-        return [_hash(frame) for frame in frames]
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(_hash, frames, chunksize=16))
+    parts = ((frames[first : first + _FILES_AT_A_TIME],) for first in range(0, len(frames), _FILES_AT_A_TIME))
+    with worker_pool(workers, remedy="run the same command again on a machine with more memory") as pool:
+        return [found for part in in_order(pool, _hash_all, parts, 2 * workers) for found in part]
 
 
 def _joined(hashes: Sequence[int], threshold: int) -> list[int]:

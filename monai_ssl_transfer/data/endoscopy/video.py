@@ -58,7 +58,7 @@ def sample_video(path: str | Path, every: int, threads: int = 1) -> Iterator[Sam
 
     Raises:
         DamagedVideoError: at the point where it cannot be read any further; also where it ends before the number of
-            frames that its header promises.
+            frames that its header promises (or, if the header shows a part of them only, before the end of that part).
         DataError: it is no video, or cannot be opened.
     """
     path = Path(path)
@@ -71,6 +71,7 @@ def sample_video(path: str | Path, every: int, threads: int = 1) -> Iterator[Sam
             stream.codec_context.thread_count = threads
             stream.codec_context.thread_type = "AUTO" if threads > 1 else "NONE"
             promised, length = stream.frames, (container.duration or 0) / av.time_base
+            shown = _edited_length(container, stream)
             for frame in container.decode(stream):
                 seconds = float(frame.time) if frame.time is not None else float(count)
                 if count % every == 0:
@@ -86,10 +87,20 @@ def sample_video(path: str | Path, every: int, threads: int = 1) -> Iterator[Sam
         raise DamagedVideoError(path, count, _said(error)) from error
     if count and not promised and seconds < 0.95 * length - 1:  # Matroska says how long, not how many; sound may go on
         raise DamagedVideoError(path, count, f"it ends at {seconds:.1f} of {length:.1f} seconds")
-    if count < promised:
+    if count < promised and (shown is None or seconds < shown):
         raise DamagedVideoError(path, count, f"its header promises {promised} frames")
     if not count:
         raise DataError(f"{path} is a video without a frame: restore it or remove it")
+
+
+def _edited_length(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    """Seconds in which the last frame must begin, for formats whose edit list may show a part of the frames.
+
+    FFmpeg counts all frames of such files, but takes the duration from the edit list (ISO/IEC 14496-12, 8.6.6).
+    """
+    if "mov" not in container.format.name or not stream.duration or not stream.time_base:
+        return None
+    return float(stream.duration * stream.time_base) - 1.5 / float(stream.average_rate or 25)
 
 
 def _said(error: Exception) -> str:

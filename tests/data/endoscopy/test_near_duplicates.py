@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -128,6 +131,19 @@ def test_files_are_grouped_also_by_processes(tmp_path: Path) -> None:
     expected = [n % 40 for n in range(80)]
     assert near_duplicate_groups(paths, workers=1) == expected
     assert near_duplicate_groups([str(path) for path in paths], workers=2) == expected
+
+
+class Deadly(int):
+    """Ends the process that takes it."""
+
+    def __reduce__(self) -> tuple[Callable[[int], Any], tuple[int]]:
+        return os._exit, (1,)
+
+
+def test_a_process_that_dies_is_a_sentence(tmp_path: Path) -> None:
+    Image.fromarray(scene(1, 64)).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="a worker process died, probably for lack of memory"):
+        near_duplicate_groups([tmp_path / "a.jpg", Deadly(3)], workers=2)
 
 
 def test_a_broken_file_is_named_and_nothing_is_nothing(tmp_path: Path) -> None:

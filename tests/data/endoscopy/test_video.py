@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -34,10 +35,14 @@ def scene(number: int, shape: tuple[int, int] = (48, 64)) -> np.ndarray:
 
 
 def write_video(
-    path: Path, frames: Iterable[np.ndarray], shape: tuple[int, int] = (48, 64), aspect: Fraction | None = None
+    path: Path,
+    frames: Iterable[np.ndarray],
+    shape: tuple[int, int] = (48, 64),
+    aspect: Fraction | None = None,
+    **options: str,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.height, stream.width = shape
         stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
@@ -112,6 +117,26 @@ def test_broken_videos(tmp_path: Path) -> None:
             list(sample_video(tmp_path / name, 1))
 
 
+def test_a_part_that_an_edit_list_shows_is_no_damage(tmp_path: Path) -> None:
+    """As programs write it that trim a film without coding it anew: all 60 frames are there, 40 are to be shown."""
+    film = write_video(tmp_path / "film.mp4", [scene(i) for i in range(60)])
+    data = film.read_bytes()
+    second = int.from_bytes(data[(at := data.index(b"mdhd") + 16) : at + 4], "big")
+    edit = data.index(b"elst") + 12  # one entry: duration in milliseconds, beginning in units of the stream
+    film.write_bytes(data[:edit] + struct.pack(">Ii", 1600, int(0.8 * second)) + data[edit + 8 :])
+    assert len(list(sample_video(film, 1))) == 40
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_film_that_was_not_copied_to_its_end(tmp_path: Path, share: float) -> None:
+    """With its header in front it can be opened, and tells how long it is."""
+    data = write_video(tmp_path / "film.mp4", [scene(i) for i in range(60)], movflags="faststart").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DamagedVideoError, match=r"cut\.mp4 is damaged") as caught:
+        list(sample_video(tmp_path / "cut.mp4", 1))
+    assert 60 * share - 15 < caught.value.frames < 60 * share + 5
+
+
 def lines(store: Path) -> list[dict]:
     return [json.loads(line) for line in (store / "ingest_files.jsonl").read_text().splitlines()]
 
@@ -143,6 +168,17 @@ def test_videos_in_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert ingest(tmp_path / "in", tmp_path / "store").added_frames == 0
     assert SliceStore(tmp_path / "store").content_hash == content and lines(tmp_path / "store") == account
     assert not (private_folder(tmp_path / "store") / "spool").exists()
+
+
+def test_a_video_that_is_stored_cannot_be_left_out_any_more(tmp_path: Path) -> None:
+    write_video(tmp_path / "in" / "a.mp4", [scene(i) for i in range(3)])
+    write_video(tmp_path / "in" / "b.mp4", [scene(10 + i) for i in range(3)])
+    ingest(tmp_path / "in" / "b.mp4", tmp_path / "store")
+    (tmp_path / "test.txt").write_text("a\n")
+    assert ingest(tmp_path / "in", tmp_path / "store", leave_out=tmp_path / "test.txt").added_frames == 0
+    (tmp_path / "test.txt").write_text("a\nb\n")
+    with pytest.raises(DataError, match=r"b\.mp4 shall be left out but is in .*store already"):
+        ingest(tmp_path / "in", tmp_path / "store", leave_out=tmp_path / "test.txt")
 
 
 def test_a_video_killed_in_the_middle_is_finished(tmp_path: Path) -> None:
