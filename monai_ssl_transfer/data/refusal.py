@@ -8,7 +8,7 @@ from monai_ssl_transfer.errors import DataError
 
 
 class RefusedFile(DataError):  # noqa: N818 - collected and reported far more often than raised
-    """A file that cannot be used as a CT image.
+    """A file that an ingest cannot use.
 
     Its message names the file; ``sentence`` alone never does, nor any value of the header that could identify a
     patient, so that it can be written into a report beside a store.

@@ -56,14 +56,14 @@ def checksum(frame: bytes | memoryview) -> int:
 
 @dataclass(frozen=True)
 class EncodedSlice:
-    """A slice as it goes into a shard, made in a worker process by `encode_slice`.
+    """A slice or photograph as it goes into a shard, made by `encode_slice` or `store_rgb.encode_frame`.
 
     Attributes:
         image: frame of the image.
         image_crc: its checksum.
         rows: height in pixels.
         columns: width in pixels.
-        position: place along the normal in mm.
+        position: place along the normal in mm; of a photograph its place in its chunk, of a video's frame its seconds.
         row_spacing: distance of the rows in mm.
         column_spacing: distance of the columns in mm.
         body_part: number of the body part, 255 = unknown.

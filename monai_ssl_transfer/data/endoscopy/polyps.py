@@ -59,7 +59,7 @@ def polyp_cases(
 
     Args:
         dataset_dir: folder of the data set, or one that holds it; a list joins several data sets, and looks for the
-            same scene across them.
+            same scene across them (but not in CVC-ClinicDB, whose frames are not hashed).
         split_file: text file of names, one per line, as Kvasir-SEG's official ones; only these cases are listed.
         duplicate_threshold: bits of 256 in which the hashes of two photographs of one group differ at most; None makes
             every photograph its own group. CVC-ClinicDB's groups are its sequences in any case.
