@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     near = "drop a frame that differs in at most so many of 256 bits from the one before; -1 keeps all (default: 16)"
     frames.add_argument("--near-duplicates", type=int, default=16, metavar="BITS", help=near)
     frames.add_argument("--labels", type=Path, default=None, metavar="CSV", help="file and class")
-    held = "frames.json of a training run: its test photographs are left out; or a text file of names"
+    held = "frames.json of a training run: its test photographs and their scenes are left out; or a text file of names"
     frames.add_argument("--leave-out", type=Path, default=None, metavar="FILE", help=held)
     frames.set_defaults(run=_ingest_frames)
 
