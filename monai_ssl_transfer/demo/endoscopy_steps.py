@@ -19,7 +19,7 @@ def pretrain(out: Path, plan: EndoscopyPlan) -> None:
             [
                 "bundles/endoscopy_ssl_pretraining/configs/train.json",
                 "configs/encoders/resnet18.json",
-                "configs/scale/small_store.json",
+                "configs/scale/few_frames.json",
             ],
             dataset_dir=str(out / "store"),
             output_dir=str(out / "pretraining"),

@@ -76,7 +76,7 @@ class CTPlan(DemoPlan):
 
 
 def _endoscopy_pretraining() -> dict[str, Any]:
-    return {"epochs": 20, "batch_size": 64, "image_size": 64, "num_workers": 0, "knn_interval": 0}
+    return {"epochs": 15, "batch_size": 64, "image_size": 64, "num_workers": 0, "knn_interval": 0}
 
 
 def _endoscopy_transfer() -> dict[str, Any]:
