@@ -5,7 +5,6 @@ The volumes come from ``phantom_scan``, the files from ``phantom_writers``; this
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from monai_ssl_transfer.data.phantoms.ct_scan import REGIONS, Phantom, PhantomOptions, make_ct_phantom
 from monai_ssl_transfer.data.phantoms.ct_writers import derived_seed, write_dicom_series, write_lits_layout, write_nifti
+from monai_ssl_transfer.data.phantoms.own_folder import clear_own_folder
 from monai_ssl_transfer.errors import DataError
 
 __all__ = [
@@ -101,7 +101,7 @@ def write_phantom_dataset(out: str | Path, *, cases: int = 24, size: int = 128, 
     unlabelled = PhantomOptions(size=size, slices=32, slice_spacing=(1.5, 5.0))
     labelled = PhantomOptions(size=size, slices=40, slice_spacing=(3.5, 5.0))
     patients = cases // 2
-    _clear(out)
+    clear_own_folder(out, _MARK, _FOLDERS)
     text = _README.format(
         mark=_MARK,
         cases=cases,
@@ -118,17 +118,3 @@ def write_phantom_dataset(out: str | Path, *, cases: int = 24, size: int = 128, 
         f"{out}: {scans} scans of {patients} unlabelled patients in {out / 'unlabelled'}, "
         f"{len(written)} labelled liver cases in {out / 'lits'}"
     )
-
-
-def _clear(out: Path) -> None:
-    """Make the folder, or empty it if it is one of ours; a foreign folder is left alone."""
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file: choose the path of a folder for the phantoms.")
-    out.mkdir(parents=True, exist_ok=True)
-    readme = out / "README.txt"
-    ours = readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(_MARK)
-    if any(out.iterdir()) and not ours:
-        raise DataError(f"{out} holds other files: choose an empty folder for the phantoms.")
-    for name in _FOLDERS:
-        if (out / name).exists():
-            shutil.rmtree(out / name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 from monai_ssl_transfer.data.phantoms.endoscopy_layouts import (
@@ -15,6 +14,7 @@ from monai_ssl_transfer.data.phantoms.endoscopy_layouts import (
     write_kvasir_seg,
 )
 from monai_ssl_transfer.data.phantoms.endoscopy_videos import write_unlabelled
+from monai_ssl_transfer.data.phantoms.own_folder import clear_own_folder
 from monai_ssl_transfer.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def write_endoscopy_phantoms(
             f"{out}: {videos} videos of {frames_per_video} frames of {size} pixels are no data set, "
             f"ask for at least one video, one frame and {_SMALLEST} pixels."
         )
-    _clear(out)
+    clear_own_folder(out, _MARK, _FOLDERS)
     text = _README.format(mark=_MARK, videos=videos, frames=frames_per_video, size=size, seed=seed)
     (out / "README.txt").write_text(text, encoding="utf-8")
     write_unlabelled(out / "unlabelled", out / "unlabelled_videos", videos, frames_per_video, size, seed)
@@ -72,17 +72,3 @@ def write_endoscopy_phantoms(
     write_c3vd(out / "c3vd", min(max(videos // 2, 5), len(C3VD_VIDEOS)), frames_per_video, size, seed)
     logger.info("wrote generated endoscopy to %s", out)
     return out
-
-
-def _clear(out: Path) -> None:
-    """Make the folder, or empty it if it is one of ours; a foreign folder is left alone."""
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file: choose the path of a folder for the phantoms.")
-    out.mkdir(parents=True, exist_ok=True)
-    readme = out / "README.txt"
-    ours = readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(_MARK)
-    if any(out.iterdir()) and not ours:
-        raise DataError(f"{out} holds other files: choose an empty folder for the phantoms.")
-    for name in _FOLDERS:
-        if (out / name).exists():
-            shutil.rmtree(out / name)
