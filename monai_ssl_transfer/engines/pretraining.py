@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from monai_ssl_transfer.data.order import ArithmeticBatchSampler
 from monai_ssl_transfer.errors import TrainingError
-from monai_ssl_transfer.methods.base import SSLMethod
+from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class PretrainingTrainer(Trainer):
         options: how a step is made.
         train_handlers: MONAI, Ignite or our handlers.
         epoch_length: iterations per epoch; default the length of the loader.
+        seed: of the random numbers that a method draws per image (masks).
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class PretrainingTrainer(Trainer):
         options: StepOptions | None = None,
         train_handlers: Sequence[Any] | None = None,
         epoch_length: int | None = None,
+        seed: int = 0,
     ) -> None:
         self.options = options or StepOptions()
+        self.seed = seed
         self.method = method
         self.optimizer = optimizer
         self.views = views
@@ -158,7 +161,7 @@ class PretrainingTrainer(Trainer):
         self.step_open = True
         views = self._views(batchdata)
         engine.fire_event(IterationEvents.INNER_ITERATION_STARTED)
-        output = self._forward(views)
+        output = self._forward(views, batchdata["index"])
         loss = output.pop("loss")
         engine.state.embedding = output.pop("embedding", None)
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
@@ -179,10 +182,11 @@ class PretrainingTrainer(Trainer):
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
         return views
 
-    def _forward(self, views: list[torch.Tensor]) -> dict[str, Any]:
+    def _forward(self, views: list[torch.Tensor], sample: torch.Tensor) -> dict[str, Any]:
+        keys = SampleKeys(self.seed, self.state.epoch - 1, sample)
         enabled = self.options.precision == "bf16"
         with torch.autocast(self.state.device.type, dtype=torch.bfloat16, enabled=enabled):
-            return dict(self.network(views, self.progress))
+            return dict(self.network(views, self.progress, keys))
 
     def _backward(self, loss: torch.Tensor, batch: dict[str, torch.Tensor]) -> None:
         with self._gradients_kept_local():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +12,45 @@ from torch import Tensor, nn
 from monai_ssl_transfer.errors import TrainingError
 
 
+@dataclass(frozen=True)
+class SampleKeys:
+    """What each image of a batch may draw its random numbers from, so that no batch, rank or chunk changes them.
+
+    Args:
+        seed: seed of the run.
+        epoch: epoch number from 0.
+        sample: `(B,)` int64, each image's number in its data set.
+    """
+
+    seed: int
+    epoch: int
+    sample: Tensor
+
+    def part(self, place: slice) -> SampleKeys:
+        """The keys of some of the images."""
+        return replace(self, sample=self.sample[place])
+
+
 class SSLMethod(nn.Module):
     """A self-supervised method: views in, loss out; all that changes between two steps is in its `state_dict`.
 
-    The trainer calls, per batch, `forward(views, progress)`, then the optimizer on `parameter_groups(method, ...)`,
+    A method has two halves. `represent` is heavy and treats every image by itself (but for batch norm): it runs the
+    networks. `compare` is light and has no trained parameters: it computes the loss from what `represent` gave for
+    all images, those of the other processes included. A batch that does not fit into memory can so be represented in
+    parts and still be compared as a whole (Gao et al. 2021, arXiv 2101.06983).
+
+    The trainer calls, per step, `forward(views, progress, keys)`, then the optimizer on `parameter_groups(method)`,
     then `after_step(progress)`. `progress` runs from 0 (first step) to 1 (end of training) and drives every schedule
     of the method, so that no schedule has a state of its own.
 
     Args:
         encoder: the encoder to pretrain; maps `(B, C, H, W)` to `(B, D)` and has `num_features` = D.
     """
+
+    separable: ClassVar[bool] = False
+    """Whether the loss of a batch is the mean of the losses of its parts: no image is compared with another one."""
+    synchronised_batch_norm: ClassVar[bool] = True
+    """Whether batch norm shall see the images of all processes together; MoCo v2 lives on its not doing so."""
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
@@ -35,18 +66,57 @@ class SSLMethod(nn.Module):
         """The loss when all embeddings are equal (None while unknown): a run that stays there has collapsed."""
         return None
 
-    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
-        """Compute the loss of one batch.
+    def represent(self, views: list[Tensor], progress: float, keys: SampleKeys | None = None) -> dict[str, Tensor]:
+        """Run the networks.
 
         Args:
             views: one tensor `(B, C, s, s)` per view; s may differ between views.
             progress: position in the training, 0 to 1.
+            keys: where random numbers come from, for the methods that draw any (masks).
 
         Returns:
-            "loss" (scalar with gradient), "embedding" (`(B, D)`, detached: the encoder's output for view 0) and further
-            detached scalars worth logging.
+            Tensors whose first dimension is the images' `(B, ...)`, with gradients where the loss wants them; among
+            them "embedding" `(B, D)`, detached: the encoder's output for view 0.
         """
         raise NotImplementedError
+
+    def compare(self, representations: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Compute the loss over all images of this and the other processes.
+
+        Args:
+            representations: as `represent` returns them.
+            progress: position in the training, 0 to 1.
+
+        Returns:
+            "loss" (scalar with gradient) and further detached scalars worth logging. With several processes the mean
+            of their losses is that of one process with all images, and so is the mean of their gradients.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self,
+        views: list[Tensor],
+        progress: float,
+        keys: SampleKeys | None = None,
+        gradients: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Represent and compare.
+
+        Args:
+            views: as for `represent`.
+            progress: as for `represent`.
+            keys: as for `represent`.
+            gradients: of the loss with respect to representations that were compared before; "loss" then is the
+                scalar whose gradient continues them into the networks, and nothing is compared again.
+
+        Returns:
+            What `compare` returns, and "embedding".
+        """
+        representations = self.represent(views, progress, keys)
+        if gradients is not None:
+            products = [(representations[name].float() * gradient).sum() for name, gradient in gradients.items()]
+            return {"loss": torch.stack(products).sum()}
+        return {**self.compare(representations, progress), "embedding": representations["embedding"]}
 
     def after_step(self, progress: float) -> None:
         """Do what follows an optimizer step, such as moving the momentum encoder.

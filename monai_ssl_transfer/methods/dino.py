@@ -10,7 +10,7 @@ from lightly.loss import DINOLoss
 from lightly.models.modules.heads import DINOProjectionHead
 from torch import Tensor, nn
 
-from monai_ssl_transfer.methods.base import SSLMethod, check_views, encode_by_size, full_precision
+from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, check_views, encode_by_size, full_precision
 from monai_ssl_transfer.methods.momentum import cosine_to_one, follow, momentum_copy
 
 GLOBAL_VIEWS = 2
@@ -123,26 +123,28 @@ class DINO(SSLMethod):
         """ln K: teacher and student are uniform over the prototypes."""
         return math.log(self.prototypes)
 
-    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
-        """See `SSLMethod.forward`; the first two views are the global ones and must have one size."""
+    def represent(self, views: list[Tensor], progress: float, keys: SampleKeys | None = None) -> dict[str, Tensor]:
+        """See `SSLMethod.represent`; the first two views are the global ones and must have one size."""
         check_views("DINO", "dino", views, minimum=GLOBAL_VIEWS)
         self._last_layer_frozen = progress < self.schedule.freeze_last_layer
-        temperature = self.schedule.teacher_temperature_at(progress)
         embeddings = encode_by_size(self.encoder, views)
         student = self.projection_head(embeddings).float()
         with torch.no_grad():
             teacher = self.teacher_projection_head(encode_by_size(self.teacher_encoder, views[:GLOBAL_VIEWS])).float()
-        with full_precision(student.device):
-            entropy = _entropy(teacher.chunk(GLOBAL_VIEWS)[0] - self.criterion.center[0], temperature)
-            loss = self.criterion(
-                list(teacher.chunk(GLOBAL_VIEWS)), list(student.chunk(len(views))), teacher_temp=temperature
-            )
         return {
-            "loss": loss,
+            "student": torch.stack(student.chunk(len(views)), dim=1),
+            "teacher": torch.stack(teacher.chunk(GLOBAL_VIEWS), dim=1),
             "embedding": embeddings[: len(views[0])].detach(),
-            "teacher_entropy": entropy,
-            "teacher_temperature": torch.tensor(temperature),
         }
+
+    def compare(self, representations: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Cross-entropy of the student's views with the teacher's; moves the centre."""
+        student, teacher = representations["student"].unbind(1), representations["teacher"].unbind(1)
+        temperature = self.schedule.teacher_temperature_at(progress)
+        with full_precision(student[0].device):
+            entropy = _entropy(teacher[0] - self.criterion.center[0], temperature)
+            loss = self.criterion(list(teacher), list(student), teacher_temp=temperature)
+        return {"loss": loss, "teacher_entropy": entropy, "teacher_temperature": torch.tensor(temperature)}
 
     def after_step(self, progress: float) -> None:
         """Move the teacher."""

@@ -11,7 +11,7 @@ from lightly.models.modules.heads import MoCoProjectionHead
 from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import TrainingError
-from monai_ssl_transfer.methods.base import SSLMethod, check_views, full_precision
+from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, check_views, full_precision
 from monai_ssl_transfer.methods.distributed import encode_interleaved, gather_detached
 from monai_ssl_transfer.methods.momentum import follow, momentum_copy
 from monai_ssl_transfer.methods.queue import KeyQueue
@@ -65,8 +65,8 @@ class MoCoV2(SSLMethod):
         """ln(K + 1): the positive and K negatives are all equal."""
         return math.log(self.queue.size + 1)
 
-    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
-        """See `SSLMethod.forward`; view 0 makes the queries, view 1 the keys."""
+    def represent(self, views: list[Tensor], progress: float, keys: SampleKeys | None = None) -> dict[str, Tensor]:
+        """See `SSLMethod.represent`; view 0 makes the queries, view 1 the keys."""
         check_views("MoCoV2", "moco_v2", views, minimum=2, maximum=2)
         groups = self.batch_norm_groups
         if len(views[0]) < 2 * groups:
@@ -78,12 +78,17 @@ class MoCoV2(SSLMethod):
         queries = self.projection_head(embeddings).float()
         with torch.no_grad():
             key_embeddings = encode_interleaved(self.momentum_encoder, views[1], groups)
-            keys = self.momentum_projection_head(key_embeddings).float()
+            answers = self.momentum_projection_head(key_embeddings).float()
+        return {"query": queries, "key": answers, "embedding": embeddings.detach()}
+
+    def compare(self, representations: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """InfoNCE of each query with its key and the queue."""
+        queries, keys = representations["query"], representations["key"]
         with full_precision(queries.device):
             loss = self.criterion(queries, keys)
             if self.training:
                 self.queue.enqueue(gather_detached(nn.functional.normalize(keys, dim=1)))
-        return {"loss": loss, "embedding": embeddings.detach()}
+        return {"loss": loss}
 
     def after_step(self, progress: float) -> None:
         """Move the momentum encoder and its head."""

@@ -8,7 +8,7 @@ from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import SimCLRProjectionHead
 from torch import Tensor, nn
 
-from monai_ssl_transfer.methods.base import SSLMethod, check_views, encode_by_size, full_precision
+from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, check_views, encode_by_size, full_precision
 from monai_ssl_transfer.methods.distributed import gather_with_gradient
 
 
@@ -44,13 +44,16 @@ class SimCLR(SSLMethod):
         """ln(2B - 1) for the B images of the last batch: each view is compared with 2B - 1 equal ones."""
         return math.log(2 * self.images_compared - 1) if self.images_compared else None
 
-    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
-        """See `SSLMethod.forward`."""
+    def represent(self, views: list[Tensor], progress: float, keys: SampleKeys | None = None) -> dict[str, Tensor]:
+        """See `SSLMethod.represent`."""
         check_views("SimCLR", "simclr", views, minimum=2, maximum=2)
         embeddings = encode_by_size(self.encoder, views)
         first, second = self.projection_head(embeddings).float().chunk(2)
-        with full_precision(embeddings.device):
-            first, second = gather_with_gradient(first), gather_with_gradient(second)
+        return {"first": first, "second": second, "embedding": embeddings[: len(views[0])].detach()}
+
+    def compare(self, representations: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """NT-Xent over the views of all processes."""
+        with full_precision(representations["first"].device):
+            first, second = (gather_with_gradient(representations[name]) for name in ("first", "second"))
             self.images_compared = len(first)
-            loss = self.criterion(first, second)
-        return {"loss": loss, "embedding": embeddings[: len(views[0])].detach()}
+            return {"loss": self.criterion(first, second)}

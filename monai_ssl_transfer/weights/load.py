@@ -74,6 +74,21 @@ def load_encoder_weights(network: nn.Module, file: str | Path, *, minimum: float
     return report
 
 
+def starting_from(network: nn.Module, file: str | Path | None) -> nn.Module:
+    """The network with the encoder of a file in it, or as it is when there is no file.
+
+    Args:
+        network: as for `load_encoder_weights`.
+        file: as for `read_encoder`; None for random values.
+
+    Raises:
+        WeightsError: as `load_encoder_weights`.
+    """
+    if file is not None:
+        load_encoder_weights(network, file)
+    return network
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], EncoderCard]:
     try:
         with safe_open(path, framework="pt") as reader:

@@ -44,7 +44,9 @@ class _Constant(tiny_run.TinyMethod):
         super().__init__()
         self.noise = noise
 
-    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+    def forward(
+        self, views: list[Tensor], progress: float, keys: object = None, gradients: object = None
+    ) -> dict[str, Tensor]:
         output = super().forward(views, progress)
         embedding = torch.arange(1.0, 7.0) + self.noise * torch.randn(len(views[0]), 6)
         return {**output, "embedding": embedding}
@@ -55,7 +57,9 @@ class _Stuck(tiny_run.TinyMethod):
 
     collapsed_loss = math.log(4096)
 
-    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+    def forward(
+        self, views: list[Tensor], progress: float, keys: object = None, gradients: object = None
+    ) -> dict[str, Tensor]:
         output = super().forward(views, progress)
         loss = output["loss"] * 0 + self.collapsed_loss
         return {"loss": loss, "embedding": torch.randn(len(views[0]), 6)}

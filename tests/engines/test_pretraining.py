@@ -60,7 +60,9 @@ class _Linear(tiny_run.SSLMethod):
         super().__init__(torch.nn.Linear(144, 1))
         self.progress: list[float] = []
 
-    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+    def forward(
+        self, views: list[Tensor], progress: float, keys: object = None, gradients: object = None
+    ) -> dict[str, Tensor]:
         embedding = self.encoder(views[0].flatten(1))
         return {"loss": embedding.square().mean(), "embedding": embedding.detach()}
 
@@ -104,7 +106,9 @@ class _NotANumberAt(tiny_run.TinyMethod):
         super().__init__()
         self.left = step
 
-    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+    def forward(
+        self, views: list[Tensor], progress: float, keys: object = None, gradients: object = None
+    ) -> dict[str, Tensor]:
         output = super().forward(views, progress)
         self.left -= 1
         return output if self.left else {**output, "loss": output["loss"] * float("nan")}
@@ -129,7 +133,9 @@ def test_bf16_on_cpu_and_stock_handlers(tmp_path: Path, caplog: pytest.LogCaptur
     kinds = []
 
     class _Kinds(tiny_run.TinyMethod):
-        def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+        def forward(
+            self, views: list[Tensor], progress: float, keys: object = None, gradients: object = None
+        ) -> dict[str, Tensor]:
             output = super().forward(views, progress)
             kinds.append(output["embedding"].dtype)
             seen.append(progress)
@@ -151,7 +157,9 @@ def test_channels_last_reaches_views_and_weights(tmp_path: Path) -> None:
     strides = []
 
     class _Strides(tiny_run.TinyMethod):
-        def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+        def forward(
+            self, views: list[Tensor], progress: float, keys: object = None, gradients: object = None
+        ) -> dict[str, Tensor]:
             strides.append(views[0].stride(1))
             return super().forward([view[:, :1] for view in views], progress)
 

@@ -51,7 +51,9 @@ class TinyMethod(SSLMethod):
         self.momentum_encoder.requires_grad_(False)
         self.register_buffer("queue", torch.randn(8, 6))
 
-    def forward(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:
+    def forward(
+        self, views: list[Tensor], progress: float, keys: object = None, gradients: object = None
+    ) -> dict[str, Tensor]:
         embedding = self.encoder(views[0])
         with torch.no_grad():
             target = self.momentum_encoder(views[1])
