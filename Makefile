@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # one thread per process: OpenMP threads that share cores with other processes wait for each other, up to ten times as long
 export OMP_NUM_THREADS ?= 1
+# test processes of one thread each
+PROCESSES ?= 2
 
 .PHONY: demo test test-slow lint format smoke benchmarks clean
 
@@ -13,10 +15,10 @@ demo: $(READY)          ## ingest, pretrain, transfer and compare on generated i
 	$(BIN)/ssl-transfer demo --domain $(DOMAIN) --out $(if $(filter ct,$(DOMAIN)),demo,demo_$(DOMAIN))
 
 test: $(READY) lint     ## lint, types and every test that takes less than a minute
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 test-slow: $(READY)     ## every test
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "slow or not slow" -n $(PROCESSES) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Does pretraining on unlabelled frames help polyp segmentation? Every arm under one budget, with seeds and intervals.
 
     python benchmarks/kvasir_transfer.py --data ../shared/data/endoscopy --out runs/kvasir    # two cores, about an hour
+    python benchmarks/kvasir_transfer.py --data ../shared/data/endoscopy --out runs/kvasir_mae --method mae --encoder vit_tiny
     python benchmarks/kvasir_transfer.py --data KVASIR_SEG --out runs/kvasir --scale gpu --encoder resnet50 vit_small
 
 It runs the commands of the README, printed as they are run: training from scratch (which draws the division), ingest of
@@ -36,13 +37,13 @@ class Scale:
     """Sizes of one kind of machine.
 
     Args:
-        pretraining: overlays and settings of the pretraining.
+        pretraining: overlays and settings of the pretraining, by method.
         transfer: overlays and settings of every fine-tuning.
         steps: epochs and validation interval by label fraction; both arms have the same.
         workers: runs at a time.
     """
 
-    pretraining: tuple[list[str], list[str]]
+    pretraining: dict[str, tuple[list[str], list[str]]]
     transfer: tuple[list[str], list[str]]
     steps: dict[str, tuple[int, int]]
     workers: int
@@ -50,16 +51,31 @@ class Scale:
 
 SCALES = {
     "two_cores": Scale(
-        (
-            ["configs/scale/few_frames.json"],
-            ["--image_size=64", "--epochs=70", "--num_workers=0", "--knn_interval=0"],
-        ),
+        {
+            "simclr": (
+                ["configs/scale/few_frames.json"],
+                ["--image_size=64", "--epochs=70", "--num_workers=0", "--knn_interval=0"],
+            ),
+            "mae": (
+                ["configs/scale/few_frames.json", "configs/methods/mae.json"],
+                ["--image_size=96", "--epochs=200", "--batch_size=64", "--num_workers=0", "--knn_interval=0"],
+            ),
+        },
         (["configs/scale/frames_two_cores.json"], ["--image_size=96", "--num_workers=0", "--learning_rate=0.001"]),
         {"0.1": (60, 20), "1.0": (8, 4)},
         2,
     ),
     "gpu": Scale(
-        (["configs/scale/few_frames.json", "configs/scale/one_gpu_bf16.json"], ["--image_size=224", "--epochs=400"]),
+        {
+            "simclr": (
+                ["configs/scale/few_frames.json", "configs/scale/one_gpu_bf16.json"],
+                ["--image_size=224", "--epochs=400"],
+            ),
+            "mae": (
+                ["configs/methods/mae.json", "configs/scale/one_gpu_bf16.json"],
+                ["--image_size=224", "--epochs=800", "--batch_size=256"],
+            ),
+        },
         (["configs/scale/one_gpu_bf16.json"], ["--image_size=352"]),
         {"0.1": (200, 20), "1.0": (60, 10)},
         1,
@@ -82,12 +98,14 @@ class Study:
         out: everything goes below.
         encoder: name of the encoder.
         scale: sizes.
+        method: of the pretraining.
     """
 
     data: list[str]
     out: Path
     encoder: str
     scale: Scale
+    method: str
 
     @property
     def dataset(self) -> str:
@@ -128,7 +146,7 @@ class Study:
             images = str(Path(place) / "images")
             command = ["ssl-transfer", "ingest", "frames", images, "--out", str(store), "--leave-out", str(record)]
             run([*command, "--near-duplicates", "-1"], self.out / "ingest.log")
-        overlays, settings = self.scale.pretraining
+        overlays, settings = self.scale.pretraining[self.method]
         configs = [f"{PRETRAINING}/train.json", f"configs/encoders/{self.encoder}.json", *overlays]
         bundle(configs, [f"--dataset_dir={store}", f"--output_dir={folder}", *settings], folder / "train.log")
         (folder / "done").touch()
@@ -203,6 +221,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scale", choices=SCALES, default="two_cores")
     parser.add_argument("--encoder", nargs="+", default=["resnet18"])
+    parser.add_argument("--method", choices=SCALES["two_cores"].pretraining, default="simclr")
     parser.add_argument("--arms", nargs="+", choices=PROTOCOLS, default=["scratch", "pretrained"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=None, help="runs at a time (default: as the scale has it)")
@@ -215,7 +234,7 @@ def main() -> None:
     scale = SCALES[arguments.scale]
     scale = replace(scale, workers=arguments.workers or scale.workers)
     for encoder in arguments.encoder:
-        study = Study([str(folder) for folder in folders], arguments.out.resolve(), encoder, scale)
+        study = Study([str(folder) for folder in folders], arguments.out.resolve(), encoder, scale, arguments.method)
         carry_out(study, arms, arguments.seeds)
         test = json.loads((study.folder("scratch", "0.1", 0) / "frames.json").read_text())["test"]
         print(f"\n{encoder}, {len(test)} test photographs\n{report(study, arms, arguments.seeds)}")
