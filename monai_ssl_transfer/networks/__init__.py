@@ -6,6 +6,16 @@ from monai_ssl_transfer.networks.classification import build_classifier
 from monai_ssl_transfer.networks.dense import build_dense
 from monai_ssl_transfer.networks.detection import build_detector
 from monai_ssl_transfer.networks.encoders import build_encoder, encoder_names
+from monai_ssl_transfer.networks.frozen_inputs import fix_position_embedding, freeze_patch_projection
 from monai_ssl_transfer.networks.segmentation import build_unet
 
-__all__ = ["build_classifier", "build_dense", "build_detector", "build_encoder", "build_unet", "encoder_names"]
+__all__ = [
+    "build_classifier",
+    "build_dense",
+    "build_detector",
+    "build_encoder",
+    "build_unet",
+    "encoder_names",
+    "fix_position_embedding",
+    "freeze_patch_projection",
+]

@@ -8,7 +8,11 @@ from typing import Any
 import timm
 from torch import nn
 
+from monai_ssl_transfer.networks.checkpointing import checkpoint_activations
+
 PATCH_SIZE = 16
+POOLINGS = {"token": "token", "mean": "avg"}
+"""Names of the poolings here and in timm."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +59,64 @@ def encoder_spec(name: str) -> EncoderSpec:
     return SPECS[name]
 
 
-def build_encoder(name: str, in_channels: int = 3, image_size: int = 224, drop_path: float = 0.0) -> nn.Module:
+def build_encoder(
+    name: str,
+    in_channels: int = 3,
+    image_size: int = 224,
+    drop_path: float = 0.0,
+    pooling: str = "token",
+    activation_checkpointing: bool = False,
+) -> nn.Module:
     """Build an encoder with random weights.
 
     Its `state_dict` has the canonical names (those of torchvision's ResNets and timm's ViTs, no prefix) and holds no
     head; its `num_features` is D. The forward pass maps `(B, in_channels, H, W)` to `(B, D)`: the average over the
-    last feature map (ResNet) or the normalised class token (ViT).
+    last feature map (ResNet), the normalised class token or the average of the normalised patch tokens (ViT).
 
     Args:
         name: one of `encoder_names()`.
         in_channels: channels of the input.
         image_size: side in pixels for which a ViT's position embedding is made; a ViT accepts every other size that
-            is a multiple of 16 and resamples the embedding. Ignored by ResNets.
+            is a multiple of its patch and resamples the embedding. Ignored by ResNets.
         drop_path: stochastic depth rate (DINO trains its ViTs with 0.1).
+        pooling: what of a ViT is the embedding: "token", its class token, or "mean", the average of its patch tokens,
+            which is better where the class token was not trained (MAE). ResNets always average.
+        activation_checkpointing: whether training forgets the activations within the blocks and computes them again in
+            the backward pass, which saves memory and costs about a third more time.
+
+    Raises:
+        ValueError: for an unknown encoder or pooling, or an image_size that is no multiple of a ViT's patch.
     """
     spec = encoder_spec(name)
+    if pooling not in POOLINGS:
+        raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
     options: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels, "drop_path_rate": drop_path}
     if spec.family == "vit":
         if image_size % PATCH_SIZE:
             raise ValueError(f"image_size {image_size} of {name} is not a multiple of {PATCH_SIZE}.")
-        options |= {"img_size": image_size, "dynamic_img_size": True}
-    return timm.create_model(spec.timm_name, pretrained=False, **options)
+        # fc_norm=False: the tokens are normalised before they are averaged, under the same name as the class token.
+        options |= {"img_size": image_size, "dynamic_img_size": True, "fc_norm": False}
+        options["global_pool"] = POOLINGS[pooling]
+    encoder = timm.create_model(spec.timm_name, pretrained=False, **options)
+    if activation_checkpointing:
+        checkpoint_activations(encoder)
+    return encoder
+
+
+def pooling_of(encoder: Any) -> str:
+    """What the embedding of an encoder of `build_encoder` is, "token" or "mean"; of a ResNet "token", as it says none.
+
+    Args:
+        encoder: an encoder of `build_encoder`.
+    """
+    return "mean" if getattr(encoder, "pos_embed", None) is not None and encoder.global_pool == "avg" else "token"
+
+
+def mark_loaded(encoder: Any) -> None:
+    """Note on an encoder that its weights came from a file, so that nothing initialises any of them anew."""
+    encoder.weights_are_loaded = True
+
+
+def is_loaded(encoder: nn.Module) -> bool:
+    """Whether an encoder's weights came from a file."""
+    return bool(getattr(encoder, "weights_are_loaded", False))

@@ -12,7 +12,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import WeightsError
-from monai_ssl_transfer.networks.encoders import PATCH_SIZE, encoder_names
+from monai_ssl_transfer.networks.encoders import PATCH_SIZE, encoder_names, mark_loaded
 from monai_ssl_transfer.weights.card import EncoderCard
 from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, HEADS, KeyMap, encoder_map, identify
 from monai_ssl_transfer.weights.report import LoadReport, first_names
@@ -69,6 +69,7 @@ def load_encoder_weights(network: nn.Module, file: str | Path, *, minimum: float
         raise WeightsError(_refusal(report))
     with torch.no_grad():
         network.load_state_dict(loadable, strict=False)
+    mark_loaded(network)
     log = logger.info if report.complete else logger.warning
     log("%s", report.table())
     return report
