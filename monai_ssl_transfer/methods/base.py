@@ -126,22 +126,27 @@ class SSLMethod(nn.Module):
         """
 
 
-def parameter_groups(method: nn.Module, weight_decay: float) -> list[dict]:
+def parameter_groups(method: nn.Module, weight_decay: float, bias_factor: float = 1.0) -> list[dict]:
     """Parameters for the optimizer in two groups: with weight decay, and without (biases, norms: all that is 1-D).
 
-    Frozen parameters (momentum encoders, the fixed gain of DINO's last layer) are left out.
+    Frozen parameters (momentum encoders, the fixed gain of DINO's last layer) are left out. lightly's LARS adapts the
+    rate only in groups with weight decay, so biases and norms are excluded from it, as the papers want.
 
     Args:
         method: the method.
         weight_decay: weight decay of the first group.
+        bias_factor: what the second group's learning rate is multiplied by (Barlow Twins: 0.0048 / 0.2).
 
     Returns:
-        Two dictionaries with "params" and "weight_decay"; the second one's decay is 0 and must stay 0 in a schedule.
+        Two dictionaries with "params", "weight_decay" and "lr_factor"; the second one's decay is 0 and must stay 0 in
+        a schedule.
     """
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    large = [parameter for parameter in trained if parameter.ndim > 1]
+    small = [parameter for parameter in trained if parameter.ndim <= 1]
     return [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": large, "weight_decay": weight_decay, "lr_factor": 1.0},
+        {"params": small, "weight_decay": 0.0, "lr_factor": bias_factor},
     ]
 
 
