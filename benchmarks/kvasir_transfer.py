@@ -1,7 +1,7 @@
 """Does pretraining on unlabelled frames help polyp segmentation? Every arm under one budget, with seeds and intervals.
 
     python benchmarks/kvasir_transfer.py --data ../shared/data/endoscopy --out runs/kvasir    # two cores, about an hour
-    python benchmarks/kvasir_transfer.py --data ../shared/data/endoscopy --out runs/kvasir_mae --method mae --encoder vit_tiny
+    python benchmarks/kvasir_transfer.py --data ../shared/data/endoscopy --out runs/mae --method mae --encoder vit_tiny
     python benchmarks/kvasir_transfer.py --data KVASIR_SEG --out runs/kvasir --scale gpu --encoder resnet50 vit_small
 
 It runs the commands of the README, printed as they are run: training from scratch (which draws the division), ingest of
