@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from monai.networks.blocks import BaseEncoder
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import Tensor, nn
 
-from monai_ssl_transfer.networks.encoders import PATCH_SIZE, build_encoder, encoder_spec
+from monai_ssl_transfer.networks.encoders import build_encoder, encoder_spec
 
 REGISTERED_PREFIX = "ssl_"
 RESNET_CHANNELS = {"resnet18": (64, 64, 128, 256, 512)}
@@ -100,12 +101,14 @@ class TappedViT(nn.Module):
     def __init__(self, architecture: str, in_channels: int = 3, image_size: int = 224):
         super().__init__()
         self.architecture = architecture
-        self.patch_size = PATCH_SIZE
+        spec = encoder_spec(architecture)
+        self.patch_size = spec.patch_size
+        self.registers = spec.registers
         self.encoder: Any = build_encoder(architecture, in_channels, image_size)
-        self.taps = [encoder_spec(architecture).depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+        self.taps = [spec.depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
 
     def tokens(self, x: Tensor) -> list[Tensor]:
-        """Map `(B, C, H, W)` to the tokens after the four tapped blocks, class token first: `(B, 1 + H*W/256, D)`."""
+        """Map `(B, C, H, W)` to the class token and the patches' after the four tapped blocks: `(B, 1 + N, D)`."""
         tokens = self.encoder.norm_pre(self.encoder.patch_drop(self.encoder._pos_embed(self.encoder.patch_embed(x))))
         tapped: list[Tensor] = []
         for number, block in enumerate(self.encoder.blocks):
@@ -113,6 +116,8 @@ class TappedViT(nn.Module):
             if number in self.taps:
                 tapped.append(tokens)
         tapped[-1] = self.encoder.norm(tapped[-1])
+        if self.registers > 0:
+            tapped = [torch.cat([each[:, :1], each[:, 1 + self.registers :]], dim=1) for each in tapped]
         return tapped
 
     def forward(self, x: Tensor) -> list[Tensor]:

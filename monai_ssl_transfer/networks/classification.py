@@ -1,4 +1,4 @@
-"""Classification networks: MONAI's ResNets and ViT, built so that they hold a pretrained encoder exactly."""
+"""Classification networks that hold a pretrained encoder exactly: MONAI's ResNets and ViT, else timm's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from monai.networks.nets import ViT, resnet18, resnet50
 from torch import Tensor, nn
 
-from monai_ssl_transfer.networks.encoders import PATCH_SIZE, EncoderSpec, encoder_spec
+from monai_ssl_transfer.networks.encoders import EncoderSpec, build_encoder, encoder_spec
 
 LAYER_NORM_EPS = 1e-6
 RESNETS = {"resnet18": resnet18, "resnet50": resnet50}
@@ -30,7 +30,7 @@ class LogitsViT(ViT):
         super().__init__(
             in_channels=in_channels,
             img_size=image_size,
-            patch_size=PATCH_SIZE,
+            patch_size=spec.patch_size,
             hidden_size=spec.width,
             mlp_dim=4 * spec.width,
             num_layers=spec.depth,
@@ -56,12 +56,32 @@ class LogitsViT(ViT):
         return self.classification_head(self.norm(tokens)[:, 0])
 
 
+class EncoderClassifier(nn.Module):
+    """An encoder and a linear layer: for encoders that no network of MONAI can hold.
+
+    Args:
+        encoder: maps `(B, C, H, W)` to `(B, D)`.
+        width: the D of what it gives.
+        classes: number of logits.
+    """
+
+    def __init__(self, encoder: nn.Module, width: int, classes: int):
+        super().__init__()
+        self.encoder = encoder
+        self.classification_head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to `(B, classes)` logits."""
+        return self.classification_head(self.encoder(x))
+
+
 def build_classifier(encoder: str, in_channels: int = 3, classes: int = 2, image_size: int = 224) -> nn.Module:
     """Build a 2-D classifier `(B, in_channels, H, W)` -> `(B, classes)` logits that holds a pretrained encoder exactly.
 
     ResNets are MONAI's stock networks with the arguments that make them equal to torchvision's; in a bundle they can
     also be written out: `shortcut_type="B", bias_downsample=False, conv1_t_size=7, conv1_t_stride=2`. With MONAI's
-    default stride of 1 in the stem the same weights load and mean something else.
+    default stride of 1 in the stem the same weights load and mean something else. DINOv2's encoders (learnt gains,
+    registers) stay timm's, with a linear layer on the class token.
 
     Args:
         encoder: one of `encoder_names()`.
@@ -70,6 +90,8 @@ def build_classifier(encoder: str, in_channels: int = 3, classes: int = 2, image
         image_size: side of the input in pixels; only a ViT is bound to it.
     """
     spec = encoder_spec(encoder)
+    if spec.layer_scale or spec.registers:
+        return EncoderClassifier(build_encoder(encoder, in_channels, image_size), spec.width, classes)
     if spec.family == "vit":
         return LogitsViT(spec, in_channels, classes, image_size)
     return RESNETS[encoder](

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_ssl_transfer.networks.backbones import TappedViT
-from monai_ssl_transfer.networks.encoders import PATCH_SIZE, build_encoder, encoder_spec
+from monai_ssl_transfer.networks.encoders import build_encoder, encoder_spec
 from monai_ssl_transfer.networks.segmentation import build_unet
 
 DECODERS = {"linear": ("resnet", "vit"), "unet": ("resnet", "vit"), "deeplabv3plus": ("resnet",), "dpt": ("vit",)}
 """The decoders, and the families of encoders that each one takes."""
-FUSION_CHANNELS = {"vit_tiny": 64, "vit_small": 128, "vit_base": 256}
-"""Width of DPT's fusion, a third of the encoder's: 256 at the paper's ViT-B."""
+FUSION_SHARE = 3
+"""Width of DPT's fusion is this fraction of the encoder's: 256 at the paper's ViT-B."""
 OUTPUT_STRIDE = 16
 
 
@@ -31,8 +31,8 @@ def build_dense(
     - "deeplabv3plus": segmentation_models_pytorch's DeepLabV3+ at output stride 16, for ResNets (Chen et al. 2018).
     - "dpt": dense prediction transformer, for ViTs (Ranftl et al. 2021).
 
-    Height and width of the input must be multiples of 16 (U-Net over a ResNet: of 32); "linear" over a ResNet takes
-    every size.
+    Height and width of the input must be multiples of 16 (U-Net over a ResNet: of 32; DINOv2's encoders: of 14, and
+    no U-Net); "linear" over a ResNet takes every size.
 
     Args:
         encoder: one of `encoder_names()`.
@@ -74,16 +74,17 @@ class LinearDense(nn.Module):
         super().__init__()
         spec = encoder_spec(encoder)
         self.is_vit = spec.family == "vit"
-        self.patch_size = PATCH_SIZE
+        self.patch_size = spec.patch_size
+        self.prefix_tokens = spec.prefix_tokens
         self.encoder: Any = build_encoder(encoder, in_channels, image_size)
         self.decoder = nn.Conv2d(spec.width, out_channels, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map `(B, C, H, W)` to the last feature map, `(B, D, H/32, W/32)`, of a ViT `(B, D, H/16, W/16)`."""
+        """Map `(B, C, H, W)` to the last feature map, `(B, D, H/32, W/32)`, of a ViT `(B, D, H/patch, W/patch)`."""
         features = self.encoder.forward_features(x)
         if self.is_vit:
             rows, columns = x.shape[2] // self.patch_size, x.shape[3] // self.patch_size
-            features = features[:, 1:].transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
+            features = features[:, self.prefix_tokens :].transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
         return features
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,13 +135,15 @@ class DensePredictionTransformer(nn.Module):
     def __init__(self, encoder: str, in_channels: int, out_channels: int, image_size: int):
         super().__init__()
         self.encoder = TappedViT(encoder, in_channels, image_size)
-        self.decoder = DPTPyramidDecoder(encoder_spec(encoder).width, FUSION_CHANNELS[encoder])
+        width = encoder_spec(encoder).width
+        fusion = width // FUSION_SHARE
+        self.decoder = DPTPyramidDecoder(width, fusion)
         self.segmentation_head = nn.Sequential(
-            nn.Conv2d(FUSION_CHANNELS[encoder], FUSION_CHANNELS[encoder], 3, padding=1, bias=False),
-            nn.BatchNorm2d(FUSION_CHANNELS[encoder]),
+            nn.Conv2d(fusion, fusion, 3, padding=1, bias=False),
+            nn.BatchNorm2d(fusion),
             nn.ReLU(inplace=True),
             nn.Dropout(0.1),
-            nn.Conv2d(FUSION_CHANNELS[encoder], out_channels, 1),
+            nn.Conv2d(fusion, out_channels, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:

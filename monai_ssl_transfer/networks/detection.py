@@ -16,7 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from monai_ssl_transfer.data.endoscopy.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from monai_ssl_transfer.networks.encoders import PATCH_SIZE, build_encoder, encoder_spec
+from monai_ssl_transfer.networks.encoders import build_encoder, check_patch_size, encoder_spec
 
 PYRAMID_CHANNELS = 256
 LEVELS = ("0", "1", "2", "3")
@@ -69,10 +69,11 @@ def build_detector(
         detections_per_image: at most so many, those with the highest scores.
 
     Raises:
-        ValueError: for an unknown encoder, an image_size that is no multiple of 32, other than five anchor sizes, or
-            frozen batch norm in a ViT.
+        ValueError: for an unknown encoder or a ViT whose patches are not 16 pixels, an image_size that is no multiple
+            of 32, other than five anchor sizes, or frozen batch norm in a ViT.
     """
     is_vit = encoder_spec(encoder).family == "vit"
+    check_patch_size(encoder, "A detector")
     if image_size % 32:
         raise ValueError(f"image_size {image_size} is not a multiple of 32.")
     sizes = tuple(anchor_sizes or (round(share * image_size) for share in ANCHORS_PER_SIDE))
@@ -127,7 +128,7 @@ class ViTBackboneWithPyramid(nn.Module):
 
     def __init__(self, encoder: str, image_size: int):
         super().__init__()
-        self.patch_size = PATCH_SIZE
+        self.patch_size = encoder_spec(encoder).patch_size
         self.out_channels = PYRAMID_CHANNELS
         self.body: Any = build_encoder(encoder, image_size=image_size)
         self.fpn = SimpleFeaturePyramid(encoder_spec(encoder).width, PYRAMID_CHANNELS)

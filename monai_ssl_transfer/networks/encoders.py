@@ -10,7 +10,6 @@ from torch import nn
 
 from monai_ssl_transfer.networks.checkpointing import checkpoint_activations
 
-PATCH_SIZE = 16
 POOLINGS = {"token": "token", "mean": "avg"}
 """Names of the poolings here and in timm."""
 
@@ -25,6 +24,9 @@ class EncoderSpec:
         width: length of the embedding D.
         depth: number of transformer blocks (ViT) or of residual blocks (ResNet).
         heads: attention heads per block (ViT), 0 for ResNets.
+        patch_size: side of a ViT's patches in pixels.
+        registers: tokens of a ViT that belong to no patch, beside the class token (Darcet et al. 2024).
+        layer_scale: whether the branches of a ViT's blocks have learnt gains (Touvron et al. 2021), as DINOv2's.
     """
 
     timm_name: str
@@ -32,6 +34,19 @@ class EncoderSpec:
     width: int
     depth: int
     heads: int = 0
+    patch_size: int = 16
+    registers: int = 0
+    layer_scale: bool = False
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before those of the patches: the class token and the registers."""
+        return 1 + self.registers
+
+    @property
+    def prefix_positions(self) -> int:
+        """Entries of the position embedding before those of the patches: timm has none where there are registers."""
+        return 0 if self.registers else 1
 
 
 SPECS: dict[str, EncoderSpec] = {
@@ -40,6 +55,10 @@ SPECS: dict[str, EncoderSpec] = {
     "vit_tiny": EncoderSpec("vit_tiny_patch16_224", "vit", 192, 12, 3),
     "vit_small": EncoderSpec("vit_small_patch16_224", "vit", 384, 12, 6),
     "vit_base": EncoderSpec("vit_base_patch16_224", "vit", 768, 12, 12),
+    "vit_small_dinov2": EncoderSpec("vit_small_patch14_dinov2", "vit", 384, 12, 6, 14, 0, True),
+    "vit_base_dinov2": EncoderSpec("vit_base_patch14_dinov2", "vit", 768, 12, 12, 14, 0, True),
+    "vit_small_dinov2_reg": EncoderSpec("vit_small_patch14_reg4_dinov2", "vit", 384, 12, 6, 14, 4, True),
+    "vit_base_dinov2_reg": EncoderSpec("vit_base_patch14_reg4_dinov2", "vit", 768, 12, 12, 14, 4, True),
 }
 
 
@@ -57,6 +76,23 @@ def encoder_spec(name: str) -> EncoderSpec:
     if name not in SPECS:
         raise ValueError(f"Unknown encoder {name!r}: choose one of {', '.join(SPECS)}.")
     return SPECS[name]
+
+
+def check_patch_size(name: str, network: str) -> None:
+    """Refuse an encoder whose strides do not halve down to that of its patches.
+
+    Args:
+        name: one of `encoder_names()`.
+        network: what needs patches of 16 pixels, for the message.
+
+    Raises:
+        ValueError: for patches of another size.
+    """
+    if (size := encoder_spec(name).patch_size) != 16:
+        raise ValueError(
+            f"{network} needs maps of strides 4, 8, 16 and 32, which patches of {size} pixels do not give: choose "
+            f'another encoder than {name}, or the decoder "linear" or "dpt" of build_dense.'
+        )
 
 
 def build_encoder(
@@ -92,8 +128,8 @@ def build_encoder(
         raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
     options: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels, "drop_path_rate": drop_path}
     if spec.family == "vit":
-        if image_size % PATCH_SIZE:
-            raise ValueError(f"image_size {image_size} of {name} is not a multiple of {PATCH_SIZE}.")
+        if image_size % spec.patch_size:
+            raise ValueError(f"image_size {image_size} of {name} is not a multiple of {spec.patch_size}.")
         # fc_norm=False: the tokens are normalised before they are averaged, under the same name as the class token.
         options |= {"img_size": image_size, "dynamic_img_size": True, "fc_norm": False}
         options["global_pool"] = POOLINGS[pooling]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai.networks.nets import FlexibleUNet
 
 from monai_ssl_transfer.networks.backbones import REGISTERED_PREFIX
-from monai_ssl_transfer.networks.encoders import build_encoder, encoder_spec
+from monai_ssl_transfer.networks.encoders import build_encoder, check_patch_size, encoder_spec
 
 STOCK_BACKBONES = ("resnet50",)
 """Encoders whose weights MONAI's own backbone of the same name holds bit for bit."""
@@ -33,8 +33,12 @@ def build_unet(
         dropout: dropout rate in the decoder.
         image_size: side in pixels for which a ViT's position embedding is made: that of the pretraining, so that
             nothing is resampled twice. Ignored by ResNets.
+
+    Raises:
+        ValueError: for an unknown encoder, or a ViT whose patches are not 16 pixels.
     """
     spec = encoder_spec(encoder)
+    check_patch_size(encoder, "A U-Net")
     backbone = encoder if encoder in STOCK_BACKBONES else REGISTERED_PREFIX + encoder
     network = FlexibleUNet(
         in_channels=in_channels,

@@ -23,6 +23,7 @@ class EncoderCard:
         mean: per channel, subtracted after scaling to [0, 1].
         std: per channel, divided by.
         image_size: side in pixels of the views of pretraining; recommended for transfer.
+        pooling: what of a ViT is the embedding, its class "token" or the "mean" of its patch tokens; "" if unknown.
         method: name and options of the pretraining method.
         recipe: the views of pretraining.
         data: summary of the pretraining data (counts, body parts, ...), without anything personal.
@@ -39,6 +40,7 @@ class EncoderCard:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     image_size: int = 224
+    pooling: str = "token"
     method: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.backbones import REGISTERED_PREFIX, TimmResNetBackbone, TimmViTBackbone
-from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS
+from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS, EncoderClassifier
 from monai_ssl_transfer.networks.dense import DensePredictionTransformer, LinearDense, entry_convolution
 from monai_ssl_transfer.networks.encoders import SPECS
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 HEADS = ("fc.", "head.", "classification_head.")
+"""Heads that share the encoder's level: torchvision and MoCo, timm, MONAI."""
 BATCH_COUNTER = ".num_batches_tracked"
 MONAI_VIT_UNUSED = ".norm_cross_attn."
 MONAI_VIT_NAMES = (
@@ -89,7 +90,7 @@ def encoder_map(network: nn.Module) -> KeyMap:
         return _monai_resnet_map(network, network, "", "MONAI ResNet")
     if isinstance(network, nets.ViT):
         return _monai_vit_map(network)
-    if isinstance(network, LinearDense):
+    if isinstance(network, LinearDense | EncoderClassifier):
         return _plain_map(network, network.encoder, "encoder.")
     if isinstance(network, DensePredictionTransformer):
         return _plain_map(network, network.encoder.encoder, "encoder.encoder.")
@@ -238,8 +239,16 @@ def identify(state: Mapping[str, Tensor]) -> tuple[str, int]:
         }
         return (known.get((depths, bottleneck), "") if right else ""), stem.shape[1]
     blocks = _blocks(state, "blocks.")
+    registers = state.get("reg_token")
+    extras = (0 if registers is None else registers.shape[1], "blocks.0.ls1.gamma" in state)
     for name, spec in SPECS.items():
-        if spec.family == "vit" and (stem.shape[0], stem.shape[2], blocks) == (spec.width, 16, spec.depth):
+        if spec.family == "vit" and (stem.shape[0], stem.shape[2], blocks, *extras) == (
+            spec.width,
+            spec.patch_size,
+            spec.depth,
+            spec.registers,
+            spec.layer_scale,
+        ):
             return name, stem.shape[1]
     return "", stem.shape[1]
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import pickle
 from pathlib import Path
+from typing import Any
 
+import timm.models
 import torch
 from safetensors import SafetensorError, safe_open
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import WeightsError
-from monai_ssl_transfer.networks.encoders import PATCH_SIZE, encoder_names, mark_loaded
+from monai_ssl_transfer.networks.encoders import encoder_names, encoder_spec, mark_loaded, pooling_of
 from monai_ssl_transfer.weights.card import EncoderCard
-from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, HEADS, KeyMap, encoder_map, identify
+from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, KeyMap, encoder_map, identify
+from monai_ssl_transfer.weights.released import encoder_in
 from monai_ssl_transfer.weights.report import LoadReport, first_names
 from monai_ssl_transfer.weights.save import CARD_KEY, CARD_NAME, WEIGHTS_NAME, hash_tensors
 
@@ -27,8 +31,9 @@ def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
     """Read an encoder and its card.
 
     Args:
-        file: `encoder.safetensors`, the folder with it, its card `encoder.json`, or a plain torch file
-            (`.pt`, `.pth`, ...) with nothing but a state dict under canonical names; no pickled code is executed.
+        file: `encoder.safetensors`, the folder with it, its card `encoder.json`, or a torch file (`.pt`, `.pth`, ...)
+            with a state dict under canonical names or a published checkpoint around one (see `weights.released`); no
+            pickled code is executed.
 
     Returns:
         The tensors under canonical names and the card; for files without a card it says what the tensors show.
@@ -46,13 +51,16 @@ def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
 
 
-def load_encoder_weights(network: nn.Module, file: str | Path, *, minimum: float = 1.0) -> LoadReport:
+def load_encoder_weights(
+    network: nn.Module, file: str | Path, *, minimum: float = 1.0, other_pooling: bool = False
+) -> LoadReport:
     """Fill the encoder of a network from a file; the rest of the network stays as it is.
 
     Args:
         network: an encoder of `build_encoder` or a network around one (see `key_maps.encoder_map`).
         file: as for `read_encoder`.
         minimum: share of the encoder's numbers that must be loaded. Below 1 also leftovers in the file are accepted.
+        other_pooling: whether an encoder may give another embedding (class token, mean) than in its pretraining.
 
     Returns:
         The report, which is also logged.
@@ -63,6 +71,8 @@ def load_encoder_weights(network: nn.Module, file: str | Path, *, minimum: float
     state, card = read_encoder(file)
     found = encoder_map(network)
     _check_card(card, found, file)
+    if not other_pooling:
+        _check_pooling(card, network, file)
     notes = _fit_position(state, found, network)
     report, loadable = _compare(state, found, network, str(file), notes)
     if report.fraction < minimum or (minimum >= 1.0 and not report.complete):
@@ -76,7 +86,7 @@ def load_encoder_weights(network: nn.Module, file: str | Path, *, minimum: float
 
 
 def starting_from(network: nn.Module, file: str | Path | None) -> nn.Module:
-    """The network with the encoder of a file in it, or as it is when there is no file.
+    """The network with the encoder of a file in it as a start of training, or as it is when there is no file.
 
     Args:
         network: as for `load_encoder_weights`.
@@ -86,7 +96,7 @@ def starting_from(network: nn.Module, file: str | Path | None) -> nn.Module:
         WeightsError: as `load_encoder_weights`.
     """
     if file is not None:
-        load_encoder_weights(network, file)
+        load_encoder_weights(network, file, other_pooling=True)
     return network
 
 
@@ -98,7 +108,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], EncoderCard]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged ({error}): copy it again from its source.") from error
     if CARD_KEY not in metadata:
-        return state, _card_from_tensors(state, path)
+        return _without_card(state, path)
     card = EncoderCard.from_json(metadata[CARD_KEY], str(path))
     if hash_tensors(state) != card.weights_hash:
         raise WeightsError(f"{path} is damaged (its tensors do not have the hash of its card): copy it again.")
@@ -114,34 +124,40 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], EncoderCard]:
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], EncoderCard]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # DINO, MoCo and MAE keep their command line beside the weights, in a class that holds values and does nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{path} cannot be read as plain weights ({reason}): give a file with tensors only, "
             "written by save_encoder or torch.save(model.state_dict())."
         ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    return _without_card(content, path)
+
+
+def _without_card(content: Any, path: Path) -> tuple[dict[str, Tensor], EncoderCard]:
+    """The encoder in a file of somebody else, and what can be known about it."""
+    state = encoder_in(content)
+    if not state:
         entries = first_names(tuple(map(str, content)), 5) if isinstance(content, dict) else type(content).__name__
         raise WeightsError(
             f"{path} is a training checkpoint ({entries}), not a plain encoder: "
             "save the encoder's state dict alone, under the names of torchvision or timm."
         )
-    state = {name: tensor for name, tensor in content.items() if not name.startswith(HEADS)}
-    return state, _card_from_tensors(state, path)
-
-
-def _card_from_tensors(state: dict[str, Tensor], path: Path) -> EncoderCard:
-    """What can be known about an encoder without a card."""
     architecture, in_channels = identify(state)
     if not architecture:
         raise WeightsError(
             f"{path} holds none of our encoders (its first tensors: {first_names(tuple(state), 3)}): "
             f"give one of {', '.join(encoder_names())} under the names of torchvision or timm."
         )
+    logger.info("%s holds a %s (%d tensors)", path, architecture, len(state))
     position = state.get(POSITION)
-    side = PATCH_SIZE * round((position.shape[1] - 1) ** 0.5) if position is not None else 224
-    return EncoderCard(architecture=architecture, in_channels=in_channels, image_size=side)
+    side = 224
+    if position is not None:
+        spec = encoder_spec(architecture)
+        side = spec.patch_size * round((position.shape[1] - spec.prefix_positions) ** 0.5)
+    return state, EncoderCard(architecture=architecture, in_channels=in_channels, image_size=side, pooling="")
 
 
 def _check_card(card: EncoderCard, found: KeyMap, file: str | Path) -> None:
@@ -158,16 +174,28 @@ def _check_card(card: EncoderCard, found: KeyMap, file: str | Path) -> None:
         )
 
 
+def _check_pooling(card: EncoderCard, network: nn.Module, file: str | Path) -> None:
+    """A plain ViT gives an embedding, which is what it was pretrained for; a network around one takes what it needs."""
+    if not isinstance(network, timm.models.VisionTransformer) or not card.pooling:
+        return
+    if pooling_of(network) != card.pooling:
+        raise WeightsError(
+            f"{file} was pretrained to give the {card.pooling} of its tokens as embedding but this encoder gives "
+            f"{pooling_of(network)}: run with --pooling {card.pooling}."
+        )
+
+
 def _fit_position(state: dict[str, Tensor], found: KeyMap, network: nn.Module) -> tuple[str, ...]:
     """Resample a ViT's position embedding to the network's grid, as timm does for another image size."""
     wanted = found.read(network).get(POSITION)
     given = state.get(POSITION)
     if wanted is None or given is None or wanted.shape == given.shape:
         return ()
-    old, new = (round((position.shape[1] - 1) ** 0.5) for position in (given, wanted))
-    if wanted.shape[2] != given.shape[2] or old**2 != given.shape[1] - 1 or new**2 != wanted.shape[1] - 1:
+    prefix = encoder_spec(found.architecture).prefix_positions
+    old, new = (round((position.shape[1] - prefix) ** 0.5) for position in (given, wanted))
+    if wanted.shape[2] != given.shape[2] or old**2 != given.shape[1] - prefix or new**2 != wanted.shape[1] - prefix:
         return ()
-    state[POSITION] = resample_abs_pos_embed(given, [new, new], [old, old])
+    state[POSITION] = resample_abs_pos_embed(given, [new, new], [old, old], num_prefix_tokens=prefix)
     return (f"position embedding resampled from {old} x {old} to {new} x {new} patches",)
 
 

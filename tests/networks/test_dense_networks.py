@@ -9,7 +9,7 @@ from segmentation_models_pytorch.decoders.dpt.decoder import ReadoutConcatBlock,
 from torch import nn
 
 from monai_ssl_transfer.networks import build_dense, build_encoder
-from monai_ssl_transfer.networks.dense import FUSION_CHANNELS, DPTPyramidDecoder
+from monai_ssl_transfer.networks.dense import DPTPyramidDecoder
 
 PAIRS = [
     ("resnet18", "linear"),
@@ -132,7 +132,7 @@ def test_dpt_taps_the_tokens_of_four_depths() -> None:
 
 def test_dpt_reassembles_as_the_one_of_segmentation_models() -> None:
     """Readout and reassembly with the same weights give the same maps as an independent implementation."""
-    width, fusion, channels = 192, FUSION_CHANNELS["vit_tiny"], (24, 48, 96, 192)
+    width, fusion, channels = 192, 64, (24, 48, 96, 192)
     decoder = DPTPyramidDecoder(width, fusion).eval()
     tokens = [torch.randn(2, 1 + 4 * 6, width) for _ in channels]
     with torch.no_grad():
