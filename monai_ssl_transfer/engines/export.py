@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import monai
-import numpy as np
-import timm
-import torch
 from ignite.engine import Events
 
-from monai_ssl_transfer import __version__
-from monai_ssl_transfer.data.ct.body_part import BodyPart
+from monai_ssl_transfer.data.store_summary import store_summary
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
 from monai_ssl_transfer.engines.transfer import save_model
+from monai_ssl_transfer.engines.versions import versions
 from monai_ssl_transfer.methods.base import SSLMethod
 from monai_ssl_transfer.views.recipes import Recipe
 from monai_ssl_transfer.views.windows import channel_windows, channels_count, normalisation
@@ -48,32 +43,11 @@ def pretraining_card(
         image_size=image_size,
         method={"name": method},
         recipe={"views": [asdict(view) for view in recipe]},
-        data=_summary(store),
-        versions=_versions(),
+        data=store_summary(store),
+        versions=versions(),
         source_hash=store.content_hash,
         licence="weights: as the pretraining data allows; code: Apache-2.0",
     )
-
-
-def _summary(store: Any) -> dict[str, Any]:
-    if store.pixels == "rgb":
-        groups = len(np.unique(store.patient_numbers()))
-        labelled = int((store.index["label"] >= 0).sum())
-        return {"modality": "endoscopy", "frames": len(store), "groups": groups, "labelled": labelled}
-    parts, counts = np.unique(store.index["body_part"], return_counts=True)
-    names = {BodyPart(int(part)).name.lower(): int(count) for part, count in zip(parts, counts, strict=True)}
-    patients = len(np.unique(store.patient_numbers()))
-    return {"modality": "CT", "slices": len(store), "series": store.series_count, "patients": patients, "parts": names}
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "monai_ssl_transfer": __version__,
-        "monai": monai.__version__,
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "python": platform.python_version(),
-    }
 
 
 class EncoderExporter:

@@ -6,20 +6,34 @@ from pathlib import Path
 
 import pytest
 import tiny_run
+import torch
+from torch import Tensor
 
 from monai_ssl_transfer.engines import progress
+from monai_ssl_transfer.engines.collapse import CollapseMonitor, CollapseOptions
 from monai_ssl_transfer.engines.progress import PretrainingProgress
+
+
+class _WithMomentum(tiny_run.TinyMethod):
+    def forward(
+        self, views: list[Tensor], progress: float, keys: object = None, gradients: object = None
+    ) -> dict[str, Tensor]:
+        return {**super().forward(views, progress, keys, gradients), "momentum": torch.tensor(0.99)}
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        tiny_run.build(tmp_path, epochs=2, handlers=[PretrainingProgress(seconds=0.0)]).run()
-    lines = [line for line in caplog.messages if " left" in line]
+        watched = [CollapseMonitor(tiny_run.TinyMethod(), CollapseOptions(every=1)), PretrainingProgress(seconds=0.0)]
+        tiny_run.build(tmp_path, epochs=2, method=_WithMomentum(), handlers=watched).run()
+    lines = [line for line in caplog.messages if "step " in line]
     assert len(lines) == 10
     assert lines[0].startswith("epoch 1/2, step 1/5: loss ")
     assert lines[9].startswith("epoch 2/2, step 5/5: loss ")
     assert lines[9].endswith("0:00:00 left")
-    assert all("images/s" in line and "data wait" in line for line in lines)
+    for shown in ("learning rate", "images/s", "data wait", "momentum 0.99000", "spread", "rank"):
+        assert all(shown in line for line in lines)
+    whole = [line for line in caplog.messages if line.startswith(("epoch 1/2: ", "epoch 2/2: "))]
+    assert len(whole) == 2 and "kNN" not in caplog.text and "skipped" not in caplog.text
 
 
 def test_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +42,11 @@ def test_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             return True
 
     terminal = Terminal()
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.0)
     monkeypatch.setattr(progress.sys, "stderr", terminal)
     tiny_run.build(tmp_path, epochs=1, handlers=[PretrainingProgress()]).run()
     assert "epoch 1/1" in terminal.getvalue()
+    assert "0:00:00" in terminal.getvalue() and "loss=" in terminal.getvalue()
     assert "5/5" in terminal.getvalue()
 
 

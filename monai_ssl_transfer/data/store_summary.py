@@ -1,0 +1,31 @@
+"""What a store holds, in a few numbers that name nobody: for the card of an encoder and for the record of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from monai_ssl_transfer.data.ct.body_part import BodyPart
+
+
+def store_summary(store: Any) -> dict[str, Any]:
+    """Count what a store holds.
+
+    Args:
+        store: a `SliceStore`, or what has its `pixels`, `index`, `series_count` and `patient_numbers()`.
+
+    Returns:
+        Plain values: "modality", the number of slices or frames, of series, of patients or groups, of labelled frames,
+        and of slices of each body part.
+    """
+    if hasattr(store, "shares"):  # several stores that are mixed
+        stores = [store_summary(part) for part in store.parts]
+        return {"modality": "mixed", "stores": stores, "shares": list(store.shares)}
+    groups = len(np.unique(store.patient_numbers()))
+    if store.pixels == "rgb":
+        labelled = int((store.index["label"] >= 0).sum())
+        return {"modality": "endoscopy", "frames": len(store), "groups": groups, "labelled": labelled}
+    parts, counts = np.unique(store.index["body_part"], return_counts=True)
+    names = {BodyPart(int(part)).name.lower(): int(count) for part, count in zip(parts, counts, strict=True)}
+    return {"modality": "CT", "slices": len(store), "series": store.series_count, "patients": groups, "parts": names}

@@ -1,0 +1,100 @@
+"""The configuration that is being run: found from inside of it, as text and as computed values."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+_NO_SETTINGS = ("imports", "initialize", "run", "finalize")
+
+
+def running_parser() -> ConfigParser | None:
+    """The parser that is creating the caller, or ``None`` when the caller is created by plain Python.
+
+    A component of a bundle's configuration gets its own arguments and never sees the whole: MONAI hands the parser to
+    nobody, the overrides of the command line live only in it, and ``ConfigWorkflow``'s own export (``tracking``) has to
+    be asked for on each command line. But whatever a configuration creates is created by a method of its parser, which
+    therefore is among the callers; that holds for ``python -m monai.bundle run`` as for a ``ConfigWorkflow`` in Python.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigParser):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def config_text(parser: ConfigParser) -> str:
+    """The merged configuration as JSON that ``python -m monai.bundle run --config_file`` takes.
+
+    Args:
+        parser: of the run; values that were set from Python and that JSON does not know are written as text.
+    """
+    config = {name: value for name, value in parser.get().items() if name != ConfigParser.meta_key}
+    return json.dumps(config, indent=2, default=str) + "\n"
+
+
+def resolved_values(parser: ConfigParser) -> dict[str, Any]:
+    """The top-level settings as the run computed them.
+
+    Nothing is computed here: a setting that the run never asked for could be an object that does something.
+
+    Args:
+        parser: of the run, after it has made the trainer.
+
+    Returns:
+        Names to plain values; an object is named by its class, a dataclass is a dictionary of its fields. Sections
+        (dictionaries and lists with objects in them) and expressions that nothing asked for are left out.
+    """
+    resolved = parser.ref_resolver.resolved_content
+    found = {}
+    for name, raw in parser.get().items():
+        if name.startswith("_") or name in _NO_SETTINGS:
+            continue
+        try:
+            found[name] = _plain(resolved[name]) if name in resolved else _plain_setting(raw)
+        except _NotPlainError:
+            continue
+    return found
+
+
+class _NotPlainError(Exception):
+    """A value that says nothing as text."""
+
+
+def _plain_setting(raw: Any) -> Any:
+    """A setting as it is written, unless it would have to be computed."""
+    if isinstance(raw, str) and raw.startswith(("$", "@", "%")):
+        raise _NotPlainError
+    if isinstance(raw, dict):
+        if "_target_" in raw:
+            raise _NotPlainError
+        return {str(name): _plain_setting(value) for name, value in raw.items()}
+    return [_plain_setting(value) for value in raw] if isinstance(raw, list) else _plain(raw)
+
+
+def _plain(value: Any, nested: bool = False) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path | torch.device | torch.dtype):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(name): _plain(one, nested=True) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one, nested=True) for one in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name), nested=True) for field in dataclasses.fields(value)}
+    if nested or isinstance(value, ModuleType):
+        raise _NotPlainError
+    return f"{type(value).__module__}.{type(value).__qualname__}"
