@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from lightly.loss import DINOLoss
 from lightly.models.modules.heads import DINOProjectionHead
 from torch import Tensor, nn
 
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, check_views, encode_by_size, full_precision
+from monai_ssl_transfer.methods.centre import Centre, between_views, entropy, target
 from monai_ssl_transfer.methods.momentum import cosine_to_one, follow, momentum_copy
 
 GLOBAL_VIEWS = 2
@@ -24,11 +25,13 @@ class DINOHeadOptions:
         hidden_dim: width of its two hidden layers.
         bottleneck_dim: length of the normalised vector before the prototypes.
         batch_norm: batch norm in the hidden layers; the authors use none.
+        learned_lengths: whether the prototypes' lengths are trained, as in DINOv2's code, or stay 1.
     """
 
     hidden_dim: int = 2048
     bottleneck_dim: int = 256
     batch_norm: bool = False
+    learned_lengths: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ class DINO(SSLMethod):
     The first two views are the global ones, which also the teacher sees; any number of local ones may follow. The
     teacher is the encoder to transfer (`transfer_encoder`).
 
+    A batch may go through in pieces (`separable`): no image is compared with another one, and the centre moves once
+    per step by all of them. Only batch norm, in a ResNet, sees each piece by itself.
+
     With little data (under some 20,000 images) 1,024 prototypes and a teacher that follows faster (momentum 0.99) are
     safer than the authors' values, which are the defaults. If the loss stays at ln(prototypes), lower the teacher's
     temperature; if the teacher's entropy falls to 0, raise it.
@@ -76,6 +82,8 @@ class DINO(SSLMethod):
         schedule: momentum and temperatures.
         head: shape of the head.
     """
+
+    separable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -88,30 +96,27 @@ class DINO(SSLMethod):
         self.prototypes = prototypes
         self.schedule = schedule or DINOSchedule()
         self.teacher_encoder = momentum_copy(encoder)
-        self.projection_head = self._new_head(head or DINOHeadOptions())
-        # A head with weight norm cannot be deep-copied.
-        self.teacher_projection_head = self._new_head(head or DINOHeadOptions()).requires_grad_(False)
-        self.teacher_projection_head.load_state_dict(self.projection_head.state_dict())
-        self.criterion = DINOLoss(
-            output_dim=prototypes,
-            student_temp=self.schedule.student_temperature,
-            center_momentum=self.schedule.centre_momentum,
-        )
+        self.projection_head, self.teacher_projection_head = self._heads(prototypes, head or DINOHeadOptions())
+        self.centre = Centre(prototypes, self.schedule.centre_momentum)
         self._last_layer_frozen = False
-        # Zero gradients, not a frozen parameter: DDP wants a gradient from the same parameters in every step.
-        self.projection_head.last_layer.weight_v.register_hook(
-            lambda gradient: torch.zeros_like(gradient) if self._last_layer_frozen else gradient
-        )
 
-    def _new_head(self, options: DINOHeadOptions) -> DINOProjectionHead:
-        return DINOProjectionHead(
-            self.encoder.num_features,
-            options.hidden_dim,
-            options.bottleneck_dim,
-            self.prototypes,
-            batch_norm=options.batch_norm,
-            norm_last_layer=True,
+    def _heads(self, prototypes: int, options: DINOHeadOptions) -> tuple[DINOProjectionHead, DINOProjectionHead]:
+        """The student's head and the teacher's, which starts equal; a head with weight norm cannot be deep-copied."""
+        shape = (self.encoder.num_features, options.hidden_dim, options.bottleneck_dim, prototypes)
+        student, teacher = (
+            DINOProjectionHead(*shape, batch_norm=options.batch_norm, norm_last_layer=not options.learned_lengths)
+            for _ in range(2)
         )
+        teacher.load_state_dict(student.state_dict())
+        for parameter in student.last_layer.parameters():
+            if parameter.requires_grad:
+                # Zero gradients, not a frozen parameter: DDP wants a gradient from the same parameters in every step.
+                parameter.register_hook(lambda grad: torch.zeros_like(grad) if self._last_layer_frozen else grad)
+        return student, teacher.requires_grad_(False)
+
+    def extra_repr(self) -> str:
+        """What a run is recognised by when it is resumed."""
+        return f"{self.schedule}"
 
     @property
     def transfer_encoder(self) -> nn.Module:
@@ -119,7 +124,7 @@ class DINO(SSLMethod):
         return self.teacher_encoder
 
     @property
-    def collapsed_loss(self) -> float:
+    def collapsed_loss(self) -> float | None:
         """ln K: teacher and student are uniform over the prototypes."""
         return math.log(self.prototypes)
 
@@ -132,29 +137,31 @@ class DINO(SSLMethod):
         with torch.no_grad():
             teacher = self.teacher_projection_head(encode_by_size(self.teacher_encoder, views[:GLOBAL_VIEWS])).float()
         return {
-            "student": torch.stack(student.chunk(len(views)), dim=1),
-            "teacher": torch.stack(teacher.chunk(GLOBAL_VIEWS), dim=1),
+            "student": by_image(student, len(views)),
+            "teacher": by_image(teacher, GLOBAL_VIEWS),
             "embedding": embeddings[: len(views[0])].detach(),
         }
 
     def compare(self, representations: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Cross-entropy of the student's views with the teacher's; moves the centre."""
-        student, teacher = representations["student"].unbind(1), representations["teacher"].unbind(1)
+        """Cross-entropy of the student's views with the teacher's other view."""
+        student, teacher = representations["student"], representations["teacher"]
         temperature = self.schedule.teacher_temperature_at(progress)
-        with full_precision(student[0].device):
-            entropy = _entropy(teacher[0] - self.criterion.center[0], temperature)
-            loss = self.criterion(list(teacher), list(student), teacher_temp=temperature)
-        return {"loss": loss, "teacher_entropy": entropy, "teacher_temperature": torch.tensor(temperature)}
+        with full_precision(student.device):
+            distribution = target(teacher, self.centre.value, temperature)
+            loss = between_views(distribution, student, self.schedule.student_temperature).mean()
+        if self.training:
+            self.centre.collect(teacher.sum((0, 1)), torch.tensor(teacher[..., 0].numel()).to(teacher.device), progress)
+        scalars = {"teacher_entropy": entropy(distribution[:, 0]), "teacher_temperature": torch.tensor(temperature)}
+        return {"loss": loss, **scalars}
 
     def after_step(self, progress: float) -> None:
-        """Move the teacher."""
+        """Move the teacher and the centre."""
         momentum = cosine_to_one(self.schedule.momentum, progress)
         follow(self.encoder, self.teacher_encoder, momentum)
         follow(self.projection_head, self.teacher_projection_head, momentum)
+        self.centre.move()
 
 
-@torch.no_grad()
-def _entropy(logits: Tensor, temperature: float) -> Tensor:
-    """Mean entropy in nats of `softmax(logits / temperature)` over the rows of `(B, K)`."""
-    log_probability = nn.functional.log_softmax(logits / temperature, dim=1)
-    return -(log_probability.exp() * log_probability).sum(dim=1).mean()
+def by_image(outputs: Tensor, views: int) -> Tensor:
+    """`(B, views, K)` from `(views * B, K)`, view after view; not a copy."""
+    return outputs.unflatten(0, (views, -1)).transpose(0, 1)

@@ -1,14 +1,89 @@
-"""Momentum, temperature and freezing against values worked out by hand."""
+"""DINO: its loss against plain loops; centre, momentum, temperature and freezing against values worked out by hand."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from tiny_encoder import TinyEncoder, random_views
+from plain_distillation import multi_crop, plain, softmax
+from tiny_encoder import TinyEncoder, random_views, tiny_vit
+from torch import nn
 
 from monai_ssl_transfer.methods import DINO, DINOHeadOptions, DINOSchedule, parameter_groups
 from monai_ssl_transfer.methods.momentum import cosine_to_one, momentum_copy
 from monai_ssl_transfer.networks import build_encoder
+
+
+def small_dino(encoder: nn.Module | None = None, **schedule: float) -> DINO:
+    torch.manual_seed(0)
+    method = DINO(encoder or TinyEncoder(), 24, DINOSchedule(**schedule), DINOHeadOptions(32, 8))
+    for parameter in method.teacher_encoder.parameters():
+        parameter.data += 0.1
+    return method
+
+
+@pytest.mark.parametrize("vit", [False, True])
+@pytest.mark.parametrize("sizes", [(16, 16), (16, 16, 8, 8, 8)])
+def test_loss_is_equation_3_with_centring(sizes: tuple[int, ...], vit: bool) -> None:
+    schedule = {"teacher_temperature": 0.07, "warmup_temperature": 0.05, "warmup": 0.4, "student_temperature": 0.15}
+    method = small_dino(tiny_vit() if vit else None, **schedule).eval()
+    method.centre.value[:] = torch.randn(24) * 0.1
+    centre = plain(method.centre.value)
+    views = random_views(0, sizes)
+    student = [plain(method.projection_head(method.encoder(v))) for v in views]
+    teacher = [plain(method.teacher_projection_head(method.teacher_encoder(v))) for v in views[:2]]
+    output = method(views, 0.2)  # half way through the warm-up
+    expected = multi_crop(teacher, student, centre, 0.06, 0.15).mean()
+    assert output["loss"].item() == pytest.approx(expected, rel=1e-5)
+    shares = [softmax((row - centre) / 0.06) for row in teacher[0]]
+    assert output["teacher_entropy"].item() == pytest.approx(
+        np.mean([-(p * np.log(p)).sum() for p in shares]), rel=1e-4
+    )
+
+
+def test_centre_is_equation_4_and_moves_once_per_step() -> None:
+    method = small_dino(centre_momentum=0.9)
+    for module in method.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # pieces would have other statistics than the whole
+    views = random_views(0)
+    start = torch.randn(24) * 0.1
+    method.centre.value[:] = start
+    teacher = torch.cat([method.teacher_projection_head(method.teacher_encoder(v)) for v in views])
+    expected = 0.9 * plain(start) + 0.1 * plain(teacher).mean(axis=0)
+    for pieces in ([slice(0, 6)], [slice(0, 4), slice(4, 6)]):
+        method.centre.value[:] = start
+        for piece in pieces:
+            method([view[piece] for view in views], 0.3)
+            assert torch.equal(method.centre.value, start)
+        method.after_step(1.0)
+        assert np.allclose(plain(method.centre.value), expected, atol=1e-6)
+        method.after_step(1.0)  # nothing new
+        assert np.allclose(plain(method.centre.value), expected, atol=1e-6)
+
+
+def test_loss_of_a_batch_is_the_mean_of_its_pieces() -> None:
+    method = small_dino().eval()
+    assert method.separable
+    views = random_views(0, (16, 16, 8))
+    whole = method(views, 0.3)["loss"].item()
+    halves = [method([view[piece] for view in views], 0.3)["loss"].item() for piece in (slice(0, 3), slice(3, 6))]
+    assert sum(halves) / 2 == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_step_that_was_left_out_does_not_move_the_centre() -> None:
+    method = small_dino()
+    method([view * float("nan") for view in random_views(0)], 0.1)
+    method(random_views(1), 0.2)
+    method.after_step(0.3)
+    assert torch.isfinite(method.centre.value).all()
+
+
+def test_evaluation_leaves_the_centre_alone() -> None:
+    method = small_dino().eval()
+    method(random_views(0), 0.3)
+    method.after_step(0.3)
+    assert not method.centre.value.any()
 
 
 @pytest.mark.parametrize(

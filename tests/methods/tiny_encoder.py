@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 
@@ -19,6 +22,12 @@ class TinyEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).mean((2, 3))
+
+
+def tiny_vit(**options: Any) -> VisionTransformer:
+    """Two blocks to 16 numbers, patches of 4 pixels; made for images of 16, takes all multiples of 4."""
+    shape = {"img_size": 16, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    return VisionTransformer(**{**shape, "num_classes": 0, "dynamic_img_size": True, **options})
 
 
 def random_views(seed: int, sizes: tuple[int, ...] = (16, 16), batch: int = 6) -> list[Tensor]:

@@ -1,0 +1,90 @@
+"""Centring and sharpening: how the teacher of DINO and DINOv2 turns its outputs into a target."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Centre(nn.Module):
+    """Moving average of the teacher's outputs (Caron et al. 2021, arXiv 2104.14294, equation 4).
+
+    A step's outputs are collected, of as many pieces as the batch is put through the network in, and the average moves
+    once, after the step, by the mean over all images of all processes. lightly's DINOLoss and IBOTPatchLoss move
+    theirs in every call, in evaluation too, and average the means of processes whatever the number of rows in each.
+
+    Args:
+        length: K.
+        momentum: of the moving average, per optimizer step.
+    """
+
+    def __init__(self, length: int, momentum: float = 0.9):
+        super().__init__()
+        self.momentum = momentum
+        self.value: Tensor
+        self.register_buffer("value", torch.zeros(length))
+        self._collected: Tensor | None = None
+        self._progress = 0.0
+
+    @torch.no_grad()
+    def collect(self, total: Tensor, count: Tensor, progress: float) -> None:
+        """Keep outputs until `move`.
+
+        Args:
+            total: `(K,)`, sum of rows.
+            count: scalar, number of rows.
+            progress: of the step. What was collected at another position belongs to a step that was skipped.
+        """
+        rows = torch.cat([total.float(), count.float().reshape(1)])
+        if self._collected is not None and self._progress == progress:
+            rows = rows + self._collected
+        self._collected, self._progress = rows, progress
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """Move the average by what all processes have collected, if anything."""
+        if self._collected is None:
+            return
+        rows, self._collected = self._collected, None
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(rows)
+        total, count = rows[:-1], rows[-1]
+        self.value.lerp_(total / count.clamp(min=1), (1 - self.momentum) * (count > 0))
+
+
+def target(teacher: Tensor, centre: Tensor, temperature: float) -> Tensor:
+    """The teacher's distribution over the prototypes (equation 1, centred).
+
+    Args:
+        teacher: outputs `(..., K)`.
+        centre: `(K,)`.
+        temperature: sharpness.
+    """
+    return torch.softmax((teacher - centre) / temperature, dim=-1)
+
+
+def entropy(distribution: Tensor) -> Tensor:
+    """Mean entropy in nats over the rows of `(..., K)`."""
+    return torch.special.entr(distribution).sum(dim=-1).mean()
+
+
+def between_views(distribution: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of each pair of a teacher's and another student's view (equation 3), mean over the pairs.
+
+    Args:
+        distribution: the teacher's `(B, T, K)`.
+        student: outputs `(B, S, K)`; its first T views are those of the teacher.
+        temperature: the student's.
+
+    Returns:
+        `(B,)`, one loss per image.
+    """
+    pairs = -torch.bmm(distribution, torch.log_softmax(student / temperature, dim=-1).transpose(1, 2))
+    teachers, students = pairs.shape[1:]
+    same = torch.eye(teachers, students, dtype=torch.bool, device=pairs.device)
+    return pairs.masked_fill(same, 0.0).sum((1, 2)) / (teachers * students - teachers)
+
+
+def row_by_row(distribution: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of each row of the student's `(M, K)` outputs with that of the teacher's distribution: `(M,)`."""
+    return -(distribution * torch.log_softmax(student / temperature, dim=-1)).sum(dim=-1)
