@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from lightly.loss import NTXentLoss
@@ -24,6 +24,9 @@ class MoCoV2(SSLMethod):
     epoch will be among its own negatives: a quarter of them is a good start; and let the momentum encoder follow
     faster (0.99), since it has fewer steps to arrive.
 
+    A query meets its own key and the queue, and no other image of its step: the step's keys enter the queue when it is
+    done. A batch may so go through the network in pieces without a change to its loss.
+
     Args:
         encoder: the encoder to pretrain.
         queue_size: keys in the queue.
@@ -34,7 +37,11 @@ class MoCoV2(SSLMethod):
         batch_norm_groups: groups in which batch norm sees a batch on a single device; with several devices each is a
             group of its own. More than 1 keeps batch norm from betraying the positive key, as the authors do in their
             demonstration on one GPU (there 8); it needs at least 2 images per group.
+        queue_precision: "fp32", or "fp16" for a queue of half the memory; products are computed in float32 anyway.
     """
+
+    separable: ClassVar[bool] = True
+    synchronised_batch_norm: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -45,15 +52,18 @@ class MoCoV2(SSLMethod):
         hidden_dim: int = 2048,
         output_dim: int = 128,
         batch_norm_groups: int = 1,
+        queue_precision: str = "fp32",
     ):
         super().__init__(encoder)
         self.projection_head = MoCoProjectionHead(encoder.num_features, hidden_dim, output_dim)
         self.momentum_encoder = momentum_copy(encoder)
         self.momentum_projection_head = momentum_copy(self.projection_head)
         self.criterion = NTXentLoss(temperature=temperature)
-        self.criterion.memory_bank = KeyQueue(queue_size, output_dim)
+        self.criterion.memory_bank = KeyQueue(queue_size, output_dim, queue_precision)
         self.momentum = momentum
         self.batch_norm_groups = batch_norm_groups
+        self._waiting: list[Tensor] = []
+        self._waiting_since: float | None = None
 
     @property
     def queue(self) -> KeyQueue:
@@ -87,10 +97,20 @@ class MoCoV2(SSLMethod):
         with full_precision(queries.device):
             loss = self.criterion(queries, keys)
             if self.training:
-                self.queue.enqueue(gather_detached(nn.functional.normalize(keys, dim=1)))
+                self._remember(nn.functional.normalize(keys.detach(), dim=1), progress)
         return {"loss": loss}
 
+    def _remember(self, keys: Tensor, progress: float) -> None:
+        """Keep the keys of one piece of a step until the step is done; those of a step that was left out are lost."""
+        if progress != self._waiting_since:
+            self._waiting.clear()
+        self._waiting_since = progress
+        self._waiting.append(keys)
+
     def after_step(self, progress: float) -> None:
-        """Move the momentum encoder and its head."""
+        """Put the step's keys, those of all processes in rank order, into the queue; move the momentum encoder."""
+        if self._waiting:
+            self.queue.enqueue(gather_detached(torch.cat(self._waiting)))
+            self._waiting.clear()
         follow(self.encoder, self.momentum_encoder, self.momentum)
         follow(self.projection_head, self.momentum_projection_head, self.momentum)

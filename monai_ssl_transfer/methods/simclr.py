@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lightly.loss import NTXentLoss
-from lightly.models.modules.heads import SimCLRProjectionHead
+from lightly.models.modules.heads import ProjectionHead, SimCLRProjectionHead
 from torch import Tensor, nn
 
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, check_views, encode_by_size, full_precision
@@ -18,12 +18,16 @@ class SimCLR(SSLMethod):
     The loss is NT-Xent (equation 1) over the views of all processes. Its quality falls with small batches: 256 or
     more is usual, below 64 prefer MoCo.
 
+    RadNet's variant (Jonske et al. 2025, CMPB 261:108634) has a head of its own, without batch norm and biases and with
+    a sigmoid; use it with `output_dim=256, temperature=0.5`.
+
     Args:
         encoder: the encoder to pretrain.
         hidden_dim: width of the projection head.
         output_dim: length of the vectors that are compared.
         temperature: divisor of the cosine similarities; 0.5 (v1, long training), 0.1 to 0.2 for short or small runs.
-        layers: layers of the projection head.
+        layers: layers of the projection head: 2 (v1) or 3 (v2, whose fine-tuning may begin after the first of them).
+        radnet_head: RadNet's projection head; it has three layers whatever `layers` says.
     """
 
     def __init__(
@@ -33,11 +37,22 @@ class SimCLR(SSLMethod):
         output_dim: int = 128,
         temperature: float = 0.2,
         layers: int = 2,
+        radnet_head: bool = False,
     ):
         super().__init__(encoder)
-        self.projection_head = SimCLRProjectionHead(encoder.num_features, hidden_dim, output_dim, num_layers=layers)
+        width = encoder.num_features
+        if radnet_head:
+            self.projection_head: ProjectionHead = _radnet_head(width, hidden_dim, output_dim)
+        else:
+            self.projection_head = SimCLRProjectionHead(width, hidden_dim, output_dim, num_layers=layers)
         self.criterion = NTXentLoss(temperature=temperature)
         self.images_compared = 0
+
+    @property
+    def continued_head(self) -> nn.Sequential | None:
+        """The first of three layers with its batch norm and ReLU (arXiv 2006.10029, section 2)."""
+        layers = self.projection_head.layers
+        return layers[:3] if isinstance(self.projection_head, SimCLRProjectionHead) and len(layers) > 5 else None
 
     @property
     def collapsed_loss(self) -> float | None:
@@ -57,3 +72,13 @@ class SimCLR(SSLMethod):
             first, second = (gather_with_gradient(representations[name]) for name in ("first", "second"))
             self.images_compared = len(first)
             return {"loss": self.criterion(first, second)}
+
+
+def _radnet_head(width: int, hidden_dim: int, output_dim: int) -> ProjectionHead:
+    return ProjectionHead(
+        [
+            (width, hidden_dim, None, nn.ReLU(), False),
+            (hidden_dim, hidden_dim, None, nn.Sigmoid(), False),
+            (hidden_dim, output_dim, None, None, False),
+        ]
+    )

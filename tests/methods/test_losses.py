@@ -10,17 +10,12 @@ import torch
 from tiny_encoder import TinyEncoder, random_views
 from torch import nn
 
-from monai_ssl_transfer.methods import DINO, DINOHeadOptions, DINOSchedule, MoCoV2, SimCLR
+from monai_ssl_transfer.methods import DINO, MoCoV2, SimCLR
 
 
 def unit(x: torch.Tensor) -> np.ndarray:
     rows = x.detach().double().numpy()
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max())
-    return e / e.sum()
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
@@ -56,31 +51,17 @@ def test_moco_is_equation_1() -> None:
     assert method(views, 0.0)["loss"].item() == pytest.approx(total / len(q), rel=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(16, 16), (16, 16, 8, 8, 8)])
-def test_dino_is_equation_3_with_centring(sizes: tuple[int, ...]) -> None:
+def test_radnet_has_its_own_head_without_norms_and_biases() -> None:
     torch.manual_seed(0)
-    schedule = DINOSchedule(teacher_temperature=0.07, warmup_temperature=0.05, warmup=0.4, student_temperature=0.15)
-    method = DINO(TinyEncoder(), 24, schedule, DINOHeadOptions(32, 8)).eval()
-    for parameter in method.teacher_encoder.parameters():
-        parameter.data += 0.1
-    centre = torch.randn(24) * 0.1
-    method.criterion.center[:] = centre
-    views = random_views(0, sizes)
-    s = [method.projection_head(method.encoder(v)).detach().double().numpy() for v in views]
-    t = [method.teacher_projection_head(method.teacher_encoder(v)).double().detach().numpy() for v in views[:2]]
-    terms = []
-    for i, teacher in enumerate(t):
-        for j, student in enumerate(s):
-            if i != j:
-                for b in range(len(teacher)):
-                    p = softmax((teacher[b] - centre.double().numpy()) / 0.06)  # half way through the warm-up
-                    terms.append(-(p * np.log(softmax(student[b] / 0.15))).sum())
-    output = method(views, 0.2)
-    assert output["loss"].item() == pytest.approx(np.mean(terms), rel=1e-5)
-    entropies = [-(p * np.log(p)).sum() for p in (softmax((row - centre.double().numpy()) / 0.06) for row in t[0])]
-    assert output["teacher_entropy"].item() == pytest.approx(np.mean(entropies), rel=1e-4)
-    expected_centre = 0.9 * centre.double().numpy() + 0.1 * np.concatenate(t).mean(axis=0)
-    assert np.allclose(method.criterion.center.flatten().double().numpy(), expected_centre, atol=1e-6)
+    head = SimCLR(TinyEncoder(), output_dim=256, radnet_head=True).projection_head
+    weights = list(head.parameters())
+    assert [tuple(weight.shape) for weight in weights] == [(2048, 16), (2048, 2048), (256, 2048)]
+    assert [type(layer).__name__ for layer in head.layers] == ["Linear", "ReLU", "Linear", "Sigmoid", "Linear"]
+    x = torch.randn(3, 16)
+    first, second, third = (weight.detach().double().numpy() for weight in weights)
+    hidden = np.maximum(x.double().numpy() @ first.T, 0) @ second.T
+    expected = (1 / (1 + np.exp(-hidden))) @ third.T
+    assert np.allclose(head(x).detach().numpy(), expected, atol=1e-4)
 
 
 def test_heads_have_the_published_shapes() -> None:

@@ -8,32 +8,68 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_encoder import TinyEncoder, patterned_views, random_views
+from tiny_encoder import TinyEncoder, patterned_views, random_views, tiny_vit
 from torch import nn
 
 from monai_ssl_transfer.errors import TrainingError
-from monai_ssl_transfer.methods import DINO, DINOHeadOptions, DINOSchedule, MoCoV2, SimCLR, SSLMethod, parameter_groups
+from monai_ssl_transfer.methods import (
+    DINO,
+    MAE,
+    BarlowTwins,
+    DINOHeadOptions,
+    DINOSchedule,
+    DINOv2,
+    MAEDecoderOptions,
+    MoCoV2,
+    MoCoV3,
+    SampleKeys,
+    SimCLR,
+    SSLMethod,
+    parameter_groups,
+)
 from monai_ssl_transfer.views.recipes import recipe
 
 Builder = Callable[[nn.Module], SSLMethod]
 BUILDERS: dict[str, Builder] = {
     "simclr": lambda encoder: SimCLR(encoder, hidden_dim=32, output_dim=8),
     "simclr with three layers": lambda encoder: SimCLR(encoder, hidden_dim=32, output_dim=8, layers=3),
+    "simclr of radnet": lambda encoder: SimCLR(encoder, hidden_dim=32, output_dim=8, radnet_head=True),
     "moco": lambda encoder: MoCoV2(encoder, queue_size=20, hidden_dim=32, output_dim=8, momentum=0.9),
     "moco with groups": lambda encoder: MoCoV2(encoder, 20, hidden_dim=32, output_dim=8, batch_norm_groups=3),
+    "moco in half precision": lambda encoder: MoCoV2(encoder, 20, 0.9, 0.2, 32, 8, queue_precision="fp16"),
+    "moco v3": lambda encoder: MoCoV3(encoder, momentum=0.9, hidden_dim=32, output_dim=8),
+    "barlow twins": lambda encoder: BarlowTwins(encoder, hidden_dim=32, output_dim=8),
     "dino": lambda encoder: DINO(
         encoder,
         prototypes=24,
         head=DINOHeadOptions(hidden_dim=32, bottleneck_dim=8),
         schedule=DINOSchedule(momentum=0.9, warmup=0.5, teacher_temperature=0.07, freeze_last_layer=0.2),
     ),
+    "mae": lambda encoder: MAE(encoder, decoder=MAEDecoderOptions(width=16, depth=1, heads=2)),
+    "dinov2": lambda encoder: DINOv2(
+        encoder,
+        prototypes=24,
+        head=DINOHeadOptions(hidden_dim=32, bottleneck_dim=8, learned_lengths=True),
+        schedule=DINOSchedule(momentum=0.9, warmup=0.5, teacher_temperature=0.07, freeze_last_layer=0.2),
+    ),
 }
+VITS = ("mae", "dinov2")
 STEPS = 10
 
 
 def built(name: str, seed: int = 0) -> SSLMethod:
     torch.manual_seed(seed)
-    return BUILDERS[name](TinyEncoder()).train()
+    return BUILDERS[name](tiny_vit() if name in VITS else TinyEncoder()).train()
+
+
+def sizes_of(method: SSLMethod) -> tuple[int, ...]:
+    if isinstance(method, MAE):
+        return (16,)
+    return (16, 16, 8) if isinstance(method, DINO) else (16, 16)
+
+
+def keys_of(step: int, batch: int = 6) -> SampleKeys:
+    return SampleKeys(seed=0, epoch=step, sample=torch.arange(batch))
 
 
 def optimizer_of(method: SSLMethod, lr: float = 3e-3) -> torch.optim.Optimizer:
@@ -41,10 +77,10 @@ def optimizer_of(method: SSLMethod, lr: float = 3e-3) -> torch.optim.Optimizer:
 
 
 def train(method: SSLMethod, optimizer: torch.optim.Optimizer, steps: range, views: Callable = random_views) -> list:
-    sizes = (16, 16, 8) if isinstance(method, DINO) else (16, 16)
     losses = []
     for step in steps:
-        output = method(views(seed=step, sizes=sizes), step / STEPS)
+        batch = views(seed=step, sizes=sizes_of(method))
+        output = method(batch, step / STEPS, keys_of(step, len(batch[0])))
         optimizer.zero_grad()
         output["loss"].backward()
         optimizer.step()
@@ -56,8 +92,7 @@ def train(method: SSLMethod, optimizer: torch.optim.Optimizer, steps: range, vie
 @pytest.mark.parametrize("name", BUILDERS)
 def test_output_follows_the_protocol(name: str) -> None:
     method = built(name)
-    views = random_views(0)
-    output = method(views, 0.0)
+    output = method(random_views(0, sizes_of(method)), 0.0, keys_of(0))
     assert output["loss"].requires_grad
     assert output["loss"].ndim == 0
     assert output["embedding"].shape == (6, 16)
@@ -65,7 +100,7 @@ def test_output_follows_the_protocol(name: str) -> None:
     assert all(value.ndim == 0 for key, value in output.items() if key != "embedding")
 
 
-@pytest.mark.parametrize("name", ["simclr", "moco", "dino"])
+@pytest.mark.parametrize("name", ["simclr", "moco", "moco v3", "barlow twins", "dino"])
 def test_embedding_is_the_encoders_output_of_view_0(name: str) -> None:
     method = built(name).eval()
     views = random_views(0, (16, 16, 8) if name == "dino" else (16, 16))
@@ -101,11 +136,12 @@ def test_optimizer_gets_the_trained_network_and_nothing_else(name: str) -> None:
     names = {id(parameter): key for key, parameter in method.named_parameters()}
     chosen = {names[id(p)] for p in decayed["params"] + free["params"]}
     copies = ("momentum_", "teacher_")
-    fixed = {"projection_head.last_layer.weight_g"} if name == "dino" else set()
+    fixed = {"dino": {"projection_head.last_layer.weight_g"}, "mae": {"encoder.pos_embed"}}.get(name, set())
     assert chosen == {key for key, _ in method.named_parameters() if not key.startswith(copies)} - fixed
     assert len(chosen) == len(decayed["params"]) + len(free["params"])
     assert all(p.ndim > 1 for p in decayed["params"])
-    assert {names[id(p)] for p in free["params"]} >= {"encoder.layers.0.bias", "encoder.layers.1.weight"}
+    small = ("blocks.0.attn.qkv.bias", "norm.weight") if name in VITS else ("layers.0.bias", "layers.1.weight")
+    assert {names[id(p)] for p in free["params"]} >= {f"encoder.{key}" for key in small}
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -114,7 +150,9 @@ def test_one_step_trains_the_encoder(name: str) -> None:
     before = copy.deepcopy(method.encoder.state_dict())
     train(method, optimizer_of(method), range(1))
     after = method.encoder.state_dict()
-    assert all(not torch.equal(before[key], after[key]) for key in before)
+    assert {key for key in before if torch.equal(before[key], after[key])} == (
+        {"pos_embed"} if name == "mae" else set()
+    )
 
 
 @pytest.mark.parametrize(("name", "prefix", "momentum"), [("moco", "momentum_", 0.9), ("dino", "teacher_", 0.9)])
@@ -136,7 +174,7 @@ def test_copies_start_equal_and_follow(name: str, prefix: str, momentum: float) 
     assert not torch.equal(after[statistics], after[statistics.removeprefix(prefix)])
 
 
-@pytest.mark.parametrize(("name", "fall"), [("simclr", 0.8), ("moco", 0.95)])
+@pytest.mark.parametrize(("name", "fall"), [("simclr", 0.8), ("moco", 0.95), ("moco v3", 0.9), ("barlow twins", 0.8)])
 def test_loss_falls_on_a_toy_problem(name: str, fall: float) -> None:
     method = built(name)
     losses = train(method, optimizer_of(method), range(25), views=patterned_views)
@@ -155,7 +193,7 @@ def test_dino_student_learns_what_a_still_teacher_says() -> None:
     assert all(torch.equal(before[key], value) for key, value in method.teacher_projection_head.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["simclr", "moco", "dino"])
+@pytest.mark.parametrize("name", ["simclr", "moco", "moco v3", "barlow twins", "dino"])
 def test_collapsed_encoder_has_the_collapsed_loss(name: str) -> None:
     method = built(name).eval()
     for parameter in method.parameters():
@@ -177,7 +215,7 @@ def test_collapsed_encoder_has_the_collapsed_loss(name: str) -> None:
     assert loss == pytest.approx(method.collapsed_loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["simclr", "moco", "dino"])
+@pytest.mark.parametrize("name", ["simclr", "moco", "moco v3", "barlow twins", "dino"])
 def test_bf16_networks_have_a_float32_loss(name: str) -> None:
     method = built(name)
     full = built(name)(random_views(0), 0.0)["loss"]
@@ -189,7 +227,16 @@ def test_bf16_networks_have_a_float32_loss(name: str) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in method.parameters())
 
 
-@pytest.mark.parametrize(("name", "recipe_name"), [("simclr", "simclr"), ("moco", "moco_v2"), ("dino", "dino")])
+@pytest.mark.parametrize(
+    ("name", "recipe_name"),
+    [
+        ("simclr", "simclr"),
+        ("moco", "moco_v2"),
+        ("moco v3", "moco_v3"),
+        ("barlow twins", "barlow_twins"),
+        ("dino", "dino"),
+    ],
+)
 def test_wrong_recipe_is_refused(name: str, recipe_name: str) -> None:
     method = built(name)
     with pytest.raises(TrainingError, match="views per image but the recipe makes 1") as refusal:
