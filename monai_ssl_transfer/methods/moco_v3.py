@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from lightly.models.modules.heads import ProjectionHead
@@ -47,8 +48,8 @@ class MoCoV3(SSLMethod):
         if vit:
             fix_position_embedding(encoder)
             freeze_patch_projection(encoder)
-        hidden = [hidden_dim] * (2 if vit else 1)
-        self.projection_head = _head([encoder.num_features, *hidden, output_dim])
+        width: Any = encoder.num_features
+        self.projection_head = _head([width, *[hidden_dim] * (2 if vit else 1), output_dim])
         self.predictor = _head([output_dim, hidden_dim, output_dim], last_norm=vit)
         self.momentum_encoder = momentum_copy(encoder)
         self.momentum_projection_head = momentum_copy(self.projection_head)

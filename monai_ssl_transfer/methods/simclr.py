@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import ProjectionHead, SimCLRProjectionHead
@@ -40,7 +41,7 @@ class SimCLR(SSLMethod):
         radnet_head: bool = False,
     ):
         super().__init__(encoder)
-        width = encoder.num_features
+        width: Any = encoder.num_features
         if radnet_head:
             self.projection_head: ProjectionHead = _radnet_head(width, hidden_dim, output_dim)
         else:
