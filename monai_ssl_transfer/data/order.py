@@ -120,11 +120,11 @@ class ArithmeticBatchSampler(Sampler[list[int]]):
     ``batch_size`` is the *global* batch: each rank gets its contiguous ``batch_size / world_size`` part of every
     global batch, so the global order is the same for any number of ranks and of loader workers. The last, incomplete
     batch of an epoch is dropped; as every epoch has another order, no slice is left out for good. An exhausted epoch is
-    followed by the next one.
+    followed by the next one. An epoch is a pass over the data unless ``shorten`` makes it less.
 
     Args:
         n: number of slices.
-        batch_size: slices per optimizer step over all ranks (before gradient accumulation).
+        batch_size: slices per optimizer step over all ranks.
         seed: the run's seed.
         rank: this process.
         world_size: number of processes.
@@ -148,8 +148,19 @@ class ArithmeticBatchSampler(Sampler[list[int]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.batches = n // batch_size
         self._epoch = 0
         self._batch = 0
+
+    def shorten(self, batches: int) -> None:
+        """Let an epoch have fewer batches than a pass over the data; the rest of a pass is left out.
+
+        Raises:
+            IndexError: when a pass has fewer batches.
+        """
+        if not 1 <= batches <= self.batches:
+            raise IndexError(f"an epoch of {batches} batches cannot be had from a pass of {self.batches}")
+        self.batches = batches
 
     def set_position(self, epoch: int, batch: int) -> None:
         """Make the next iteration start at this batch of this epoch (both counted from 0)."""
@@ -157,14 +168,17 @@ class ArithmeticBatchSampler(Sampler[list[int]]):
             raise IndexError(f"batch {batch} is outside an epoch of {len(self)} batches")
         self._epoch, self._batch = epoch, batch
 
+    def at(self, epoch: int, batch: int) -> list[int]:
+        """This rank's part of one batch."""
+        share = self.batch_size // self.world_size
+        start = batch * self.batch_size + self.rank * share
+        return epoch_order(self.n, self.seed, epoch)(np.arange(start, start + share)).tolist()
+
     def __len__(self) -> int:
-        return self.n // self.batch_size
+        return self.batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = epoch_order(self.n, self.seed, self._epoch)
-        share = self.batch_size // self.world_size
-        first = self._batch
-        self._epoch, self._batch = self._epoch + 1, 0
+        epoch, first = self._epoch, self._batch
+        self._epoch, self._batch = epoch + 1, 0
         for batch in range(first, len(self)):
-            start = batch * self.batch_size + self.rank * share
-            yield order(np.arange(start, start + share)).tolist()
+            yield self.at(epoch, batch)

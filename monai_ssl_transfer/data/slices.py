@@ -107,14 +107,14 @@ def slice_loader(dataset: Dataset, batch_sampler: Sampler[list[int]], workers: i
     """The loader for pretraining; it draws nothing from the global random state, so resuming stays exact.
 
     Args:
-        dataset: a ``SliceDataset``.
-        batch_sampler: an ``ArithmeticBatchSampler``.
+        dataset: a ``SliceDataset``, or another one with its own ``collate``.
+        batch_sampler: an ``ArithmeticBatchSampler`` or a ``MixedBatchSampler``.
         workers: processes that read; 0 reads in the training process.
     """
     return DataLoader(
         dataset,
         batch_sampler=batch_sampler,
-        collate_fn=collate_slices,
+        collate_fn=getattr(dataset, "collate", collate_slices),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -85,6 +85,18 @@ def test_position_can_be_set() -> None:
         sampler.set_position(0, 9)
 
 
+def test_an_epoch_can_be_shorter_than_a_pass() -> None:
+    alone = _epochs(2)
+    sampler = ArithmeticBatchSampler(103, 12, seed=5)
+    sampler.shorten(3)
+    assert len(sampler) == 3
+    assert [batch for _ in range(2) for batch in sampler] == alone[:3] + alone[8:11]
+    sampler.set_position(1, 2)
+    assert list(sampler) == alone[10:11]
+    with pytest.raises(IndexError):
+        sampler.shorten(4)
+
+
 def test_batches_that_cannot_be_made_are_refused() -> None:
     with pytest.raises(DataError, match="smaller --batch_size"):
         ArithmeticBatchSampler(10, 12, 0)

@@ -1,0 +1,105 @@
+"""A finished run is continued for longer: another run starts from its end, with a schedule of its own."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Events
+
+from monai_ssl_transfer.engines.checkpoint_files import read_newest_checkpoint
+from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+from monai_ssl_transfer.errors import TrainingError
+
+logger = logging.getLogger(__name__)
+
+SAME = ("method", "encoder", "channels")
+"""What both runs must have in common, by its name in a checkpoint's fingerprint."""
+
+
+class ContinuedRun:
+    """Starts a run from the end of another one, with everything that it had learnt.
+
+    The whole method (momentum encoder, heads, queue, centre) and the optimizer's state come from the other run's newest
+    checkpoint; the schedules (warm-up included) start anew over the new run's length, and the optimizer's settings are
+    the new run's. The order of the data and all random numbers go on with the epochs that follow the other run's, which
+    is this handler's only state. Once the new run has a checkpoint of its own, the other one is not needed any more.
+    Put it after ``ExactResumeHandler``, which must find the new run's own checkpoint first.
+
+    Args:
+        run: ``output_dir`` of the other run; None continues nothing.
+        fingerprint: the new run's method, encoder and channels, as ``ExactResumeHandler`` has them.
+    """
+
+    def __init__(self, run: str | Path | None, fingerprint: dict[str, Any]) -> None:
+        self.run = None if run is None else Path(run)
+        self.fingerprint = {name: str(fingerprint[name]) for name in SAME}
+        self.epoch_offset = 0
+
+    def attach(self, engine: PretrainingTrainer) -> None:
+        """Register on the trainer."""
+        engine.add_event_handler(Events.STARTED, self.start)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epochs before this run's first one."""
+        return {"epoch_offset": self.epoch_offset}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the same epochs."""
+        self.epoch_offset = int(state["epoch_offset"])
+
+    def start(self, engine: PretrainingTrainer) -> None:
+        """Load the other run's end, unless this run has begun before.
+
+        Raises:
+            TrainingError: when the other run has no checkpoint, or another method, encoder or channels.
+        """
+        if self.run is not None and engine.state.iteration == 0:
+            found = read_newest_checkpoint(self.run / "checkpoints")
+            if found is None:
+                raise TrainingError(f"{self.run} has no checkpoints to continue from; give the output_dir of a run.")
+            self._take_over(engine, *found)
+        engine.epoch_offset = self.epoch_offset
+
+    def _take_over(self, engine: PretrainingTrainer, path: Path, content: dict[str, Any]) -> None:
+        self._require_same_kind(path, content["fingerprint"])
+        try:
+            engine.method.load_state_dict(content["method"])
+        except RuntimeError as error:
+            raise TrainingError(
+                f"The method in {path} has tensors of other shapes (prototypes, queue_size or image_size differ); give "
+                "this run the same numbers."
+            ) from error
+        _load_optimizer(engine, content, path)
+        epochs = math.ceil(content["iteration"] / int(content["fingerprint"]["iterations"]))
+        before = content["handlers"].get(type(self).__name__, {"epoch_offset": 0})
+        self.epoch_offset = before["epoch_offset"] + epochs
+        logger.info(
+            "continuing %s after %d of its %s epochs, as epoch %d of the data's order",
+            path,
+            epochs,
+            content["fingerprint"]["epochs"],
+            self.epoch_offset + 1,
+        )
+
+    def _require_same_kind(self, path: Path, other: dict[str, str]) -> None:
+        changed = [name for name in SAME if other.get(name) != self.fingerprint[name]]
+        if changed:
+            raise TrainingError(
+                f"{path} cannot be continued by a run with another {' and '.join(changed)}; give the settings of that "
+                "run, or start from its encoder alone with --encoder_weights."
+            )
+
+
+def _load_optimizer(engine: PretrainingTrainer, content: dict[str, Any], path: Path) -> None:
+    """The moments of the other run's optimizer, with this run's settings; fresh ones where the optimizer differs."""
+    optimizer = engine.optimizer
+    own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    if content["fingerprint"].get("optimizer") != type(optimizer).__name__:
+        logger.warning("%s has another optimizer; its moments start anew", path)
+        return
+    optimizer.load_state_dict(content["optimizer"])
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)

@@ -1,0 +1,74 @@
+"""How long a run is: in epochs, or in images."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from monai_ssl_transfer.errors import TrainingError
+
+logger = logging.getLogger(__name__)
+
+
+class ShortenedSampler(Protocol):
+    """A batch sampler whose epochs can be made shorter."""
+
+    batch_size: int
+
+    def __len__(self) -> int: ...
+
+    def shorten(self, batches: int) -> None:
+        """Let an epoch have fewer batches."""
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """The length of a run.
+
+    Args:
+        epochs: number of epochs.
+        steps_per_epoch: optimizer steps of each.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+
+
+def run_length(sampler: ShortenedSampler, epochs: int, total_images: float | None = None) -> RunLength:
+    """Give a run its length; one in images shortens the sampler's epochs so that they are equal and add up to it.
+
+    An epoch is then at most a pass over the data, usually a little less: the rest of a pass is left out, another rest
+    in every epoch. The run has the number of steps that comes nearest, and the log says both.
+
+    Args:
+        sampler: of the whole batches (all processes); its epochs are shortened where needed.
+        epochs: used where `total_images` is None.
+        total_images: images seen in the whole run, each as often as it is seen.
+
+    Raises:
+        TrainingError: when the run would have no step.
+    """
+    if total_images is None:
+        return RunLength(int(epochs), len(sampler))
+    wanted = total_images / sampler.batch_size
+    if round(wanted) < 1:
+        raise TrainingError(
+            f"--total_images {total_images:g} are fewer than one batch of {sampler.batch_size}; raise it or lower "
+            "--batch_size."
+        )
+    passes = math.ceil(round(wanted) / len(sampler))
+    length = RunLength(passes, round(wanted / passes))
+    sampler.shorten(length.steps_per_epoch)
+    steps = length.epochs * length.steps_per_epoch
+    logger.info(
+        "%s images at %d per step are %.1f steps: %d epochs of %d steps, %s images",
+        f"{total_images:,.0f}",
+        sampler.batch_size,
+        wanted,
+        length.epochs,
+        length.steps_per_epoch,
+        f"{steps * sampler.batch_size:,}",
+    )
+    return length

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_run
+from hypothesis import given
+from hypothesis import strategies as st
+from ignite.engine import Events
+
+from monai_ssl_transfer.data.order import ArithmeticBatchSampler
+from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
+from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+from monai_ssl_transfer.engines.run_length import RunLength, run_length
+from monai_ssl_transfer.errors import TrainingError
+
+
+def sampler(images: int = 103, batch: int = 12) -> ArithmeticBatchSampler:
+    return ArithmeticBatchSampler(images, batch, seed=5)
+
+
+def test_epochs_are_whole_passes() -> None:
+    assert run_length(sampler(), 7) == RunLength(7, 8)
+
+
+def test_hand_computed_lengths(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    one = sampler()
+    assert run_length(one, 100, 240) == RunLength(3, 7)  # 20 steps do not divide by 3 passes: 21
+    assert len(one) == 7
+    assert caplog.messages == ["240 images at 12 per step are 20.0 steps: 3 epochs of 7 steps, 252 images"]
+    assert run_length(sampler(), 100, 40) == RunLength(1, 3)  # less than a pass
+    assert run_length(sampler(), 100, 8 * 12 * 5) == RunLength(5, 8)  # five passes
+    with pytest.raises(TrainingError, match="--total_images 5"):
+        run_length(sampler(), 100, 5)
+
+
+@given(images=st.integers(12, 3000), total=st.integers(12, 10**7))
+def test_the_nearest_number_of_equal_epochs(images: int, total: int) -> None:
+    one = sampler(images)
+    length, steps = run_length(one, 1, total), round(total / 12)
+    assert 1 <= length.steps_per_epoch == len(one) <= images // 12
+    assert abs(length.epochs * length.steps_per_epoch - steps) <= length.epochs / 2
+
+
+def build(folder: Path) -> tuple[PretrainingTrainer, list[list[int]]]:
+    """A run of 12 batches of 8 out of 44 images: three epochs of four steps, of the five of a pass."""
+    batches: list[list[int]] = []
+    trainer = tiny_run.build(folder)
+    order = ArithmeticBatchSampler(44, 8, 3)
+    length = run_length(order, 1, 12 * 8)
+    loader = slice_loader(SliceDataset(tiny_run.TinyStore(), "single"), order)
+    trainer = PretrainingTrainer(
+        "cpu", length.epochs, loader, trainer.method, trainer.optimizer, tiny_run.tiny_views, None, trainer.handlers
+    )
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def note(engine: PretrainingTrainer) -> None:
+        batches.append(engine.state.batch["index"].tolist())
+
+    return trainer, batches
+
+
+def test_a_run_with_short_epochs_resumes_exactly(tmp_path: Path) -> None:
+    whole, expected = build(tmp_path / "whole")
+    whole.run()
+    assert whole.state.iteration == len(expected) == 12 and whole.state.epoch_length == 4
+    part, seen = build(tmp_path / "part")
+    part.add_event_handler(Events.ITERATION_COMPLETED(once=6), lambda engine: engine.terminate(skip_completed=True))
+    part.run()
+    rest, after = build(tmp_path / "part")
+    rest.run()
+    assert seen[:6] + after == expected
+    for name, tensor in whole.method.state_dict().items():
+        assert tensor.equal(rest.method.state_dict()[name]), name
