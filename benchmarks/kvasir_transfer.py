@@ -58,7 +58,16 @@ SCALES = {
             ),
             "mae": (
                 ["configs/scale/few_frames.json", "configs/methods/mae.json"],
-                ["--image_size=96", "--epochs=200", "--batch_size=64", "--num_workers=0", "--knn_interval=0"],
+                [
+                    "--image_size=96",
+                    "--epochs=400",
+                    "--batch_size=64",
+                    "--learning_rate=0.004",
+                    "--decoder_width=128",
+                    "--decoder_depth=2",
+                    "--num_workers=0",
+                    "--knn_interval=0",
+                ],
             ),
         },
         (["configs/scale/frames_two_cores.json"], ["--image_size=96", "--num_workers=0", "--learning_rate=0.001"]),
