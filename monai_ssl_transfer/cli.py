@@ -69,6 +69,13 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 1 if damaged else 0
 
 
+def _runs(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.engines.run_tables import listing
+
+    print(listing(arguments.folders or [Path("runs")], as_json=arguments.json))
+    return 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.demo.run import run_demo
 
@@ -130,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="emptied first (default: demo)")
     demo.add_argument("--domain", choices=("ct", "endoscopy"), default="ct", help="default: ct")
     demo.set_defaults(run=_demo)
+
+    runs = commands.add_parser("runs", help="what was pretrained: a table of runs, or the epochs of one")
+    where = "output_dir of a run, for its epochs; or folders above several, for a table (default: runs)"
+    runs.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help=where)
+    runs.add_argument("--json", action="store_true", help="every figure, as JSON")
+    runs.set_defaults(run=_runs)
 
     verify = commands.add_parser("verify", help="check every slice of a store against its checksum")
     verify.add_argument("store", type=Path, metavar="STORE")

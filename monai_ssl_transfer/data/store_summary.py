@@ -13,12 +13,16 @@ def store_summary(store: Any) -> dict[str, Any]:
     """Count what a store holds.
 
     Args:
-        store: a `SliceStore`, or what has its `pixels`, `index`, `series_count` and `patient_numbers()`.
+        store: a `SliceStore`, or `MixedStores`, or what has a store's `pixels`, `index`, `series_count`
+            and `patient_numbers()`.
 
     Returns:
         Plain values: "modality", the number of slices or frames, of series, of patients or groups, of labelled frames,
-        and of slices of each body part.
+        and of slices of each body part; of mixed stores the number of images and the summary of each.
     """
+    if hasattr(store, "shares"):
+        stores = [store_summary(part) | {"share": share} for part, share in zip(store.parts, store.shares, strict=True)]
+        return {"modality": "mixed", "images": len(store), "stores": stores}
     if hasattr(store, "shares"):  # several stores that are mixed
         stores = [store_summary(part) for part in store.parts]
         return {"modality": "mixed", "stores": stores, "shares": list(store.shares)}

@@ -7,7 +7,7 @@ import time
 import ignite.distributed as idist
 from ignite.engine import Events
 
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+from monai_ssl_transfer.engines.pretraining import PretrainingTrainer, batch_keys
 
 
 class Pace:
@@ -39,7 +39,7 @@ class Pace:
     def got(self, engine: PretrainingTrainer) -> None:
         """The batch is there."""
         self._waited += time.perf_counter() - self._asked
-        self._images += len(engine.state.batch["index"])
+        self._images += len(batch_keys(engine.state.batch))
 
     def images_per_second(self) -> float:
         """Images per second in this epoch, of all processes together."""
