@@ -156,7 +156,7 @@ class Study:
             command = ["ssl-transfer", "ingest", "frames", images, "--out", str(store), "--leave-out", str(record)]
             run([*command, "--near-duplicates", "-1"], self.out / "ingest.log")
         overlays, settings = self.scale.pretraining[self.method]
-        configs = [f"{PRETRAINING}/train.json", f"configs/encoders/{self.encoder}.json", *overlays]
+        configs = [f"{PRETRAINING}/train.json", *overlays, f"configs/encoders/{self.encoder}.json"]
         bundle(configs, [f"--dataset_dir={store}", f"--output_dir={folder}", *settings], folder / "train.log")
         (folder / "done").touch()
 
