@@ -111,6 +111,7 @@ class ExactResumeHandler:
                 handler.load_state_dict(content["handlers"][name])
         engine.state.iteration = engine.completed = self._saved = content["iteration"]
         engine.state.epoch = content["iteration"] // engine.state.epoch_length
+        engine.guard.skipped = content.get("skipped", 0)
         engine.last_checkpoint = str(path)
         states = content["random"]
         set_random_states(states[idist.get_rank() if idist.get_rank() < len(states) else 0])
@@ -132,6 +133,7 @@ class ExactResumeHandler:
                 "format": _FORMAT,
                 "fingerprint": self.fingerprint,
                 "iteration": engine.completed,
+                "skipped": engine.guard.skipped,
                 "method": engine.method.state_dict(),
                 "optimizer": engine.optimizer.state_dict(),
                 "handlers": {name: handler.state_dict() for name, handler in _stateful(engine).items()},
@@ -141,11 +143,11 @@ class ExactResumeHandler:
         self._saved, engine.last_checkpoint = engine.completed, str(path)
 
     def iteration_completed(self, engine: PretrainingTrainer) -> None:
-        """Save when it is time to or when a signal asks to stop; never in the middle of an accumulated step.
+        """Save when it is time to or when a signal asks to stop.
 
         The last iteration of an epoch is left to ``epoch_completed``, so that the epoch's other handlers run first.
         """
-        if engine.step_open or engine.state.iteration % engine.state.epoch_length == 0:
+        if engine.state.iteration % engine.state.epoch_length == 0:
             return
         every = self.options.checkpoint_every
         if not self._stopped(engine) and engine.state.iteration // every > max(self._saved, 0) // every:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import math
+import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ignite.distributed as idist
@@ -14,15 +11,18 @@ import torch
 from ignite.engine import EventEnum, Events
 from monai.engines import Trainer
 from monai.engines.utils import IterationEvents
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from monai_ssl_transfer.data.order import ArithmeticBatchSampler
+from monai_ssl_transfer.engines.faults import explained, last_good
+from monai_ssl_transfer.engines.nonfinite import FiniteGuard
+from monai_ssl_transfer.engines.step import StepGradients, StepOptions
 from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod
+from monai_ssl_transfer.methods.batch_norm import synchronise_batch_norm
 
-logger = logging.getLogger(__name__)
+__all__ = ["PretrainingEvents", "PretrainingTrainer", "StepOptions", "batch_keys"]
 
 
 class PretrainingEvents(EventEnum):
@@ -31,44 +31,24 @@ class PretrainingEvents(EventEnum):
     BROKEN_OFF = "broken_off"
 
 
-@dataclass(frozen=True)
-class StepOptions:
-    """How one optimizer step is made.
-
-    Args:
-        accumulation: batches per optimizer step.
-        clip_norm: largest gradient norm; ``None`` clips nothing.
-        precision: ``"fp32"`` or ``"bf16"`` (autocast, on a CPU too; needs no loss scaling).
-        channels_last: memory format of network and views; faster for convolutions on a GPU.
-        compile: ``torch.compile`` the encoders.
-    """
-
-    accumulation: int = 1
-    clip_norm: float | None = None
-    precision: str = "fp32"
-    channels_last: bool = False
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise TrainingError(f"precision {self.precision!r} is unknown; choose fp32 or bf16.")
-        if self.accumulation < 1:
-            raise TrainingError(f"accumulation must be 1 or more, not {self.accumulation}.")
-
-
 class PretrainingTrainer(Trainer):
-    """Trains a self-supervised method on batches of raw slices whose views are made on the model's device.
+    """Trains a self-supervised method on batches of raw images whose views are made on the model's device.
 
-    After an iteration ``engine.state.output`` is ``[{"loss": ..., <scalars of the method>}]``, the form that MONAI's
-    handlers expect with their default transforms, and ``engine.state.embedding`` the encoder's output for the first
-    view (B, D). ``completed`` counts whole iterations; ``step_open`` is true while one (or an accumulated step) is
-    unfinished, when the state cannot be saved. With more than one process (``torchrun``) the method is wrapped by
-    ``ignite.distributed``.
+    One iteration is one optimizer step, whatever the number of processes and of pieces (``StepOptions.accumulation``).
+    After it ``engine.state.output`` is ``[{"loss": ..., <scalars of the method>}]`` averaged over the processes, the
+    form that MONAI's handlers expect with their default transforms, and ``engine.state.embedding`` the encoder's output
+    for the first view of this process's images (B, D). After a step that was skipped because its loss or gradient is
+    not finite both are those of the step before, and ``engine.state.metrics["skipped"]`` counts it.
+
+    ``completed`` counts whole iterations; ``step_open`` is true inside of one, when the state cannot be saved.
+    ``epoch_offset`` (0) is added to the epoch in the order of the data and in all random numbers: a run that goes on
+    from another one's end sets it.
 
     Args:
         device: where the method lives.
         max_epochs: epochs.
-        train_data_loader: batches ``{"image", "size", "index"}`` as ``data.slices.collate_slices`` makes them.
+        train_data_loader: batches ``{"image", "size", "index"}`` as ``data.slices.collate_slices`` makes them. They may
+            be lists of such tensors (several stores); ``"key"`` then numbers the images over all of them.
         method: an ``SSLMethod``.
         optimizer: over the method's trainable parameters.
         views: module that makes the list of views: ``views(image, size, sample, epoch)``.
@@ -85,7 +65,7 @@ class PretrainingTrainer(Trainer):
         train_data_loader: Iterable | DataLoader,
         method: SSLMethod,
         optimizer: Optimizer,
-        views: Callable[..., list[torch.Tensor]],
+        views: Callable[..., list[Tensor]],
         options: StepOptions | None = None,
         train_handlers: Sequence[Any] | None = None,
         epoch_length: int | None = None,
@@ -99,6 +79,7 @@ class PretrainingTrainer(Trainer):
         self.stop_signal: int | None = None
         self.last_checkpoint: str | None = None
         self.completed = 0
+        self.epoch_offset = 0
         self.step_open = False
         # a loader without its own generator draws its workers' seed from the global one, once more after a resume
         if isinstance(train_data_loader, DataLoader) and train_data_loader.generator is None:
@@ -112,22 +93,26 @@ class PretrainingTrainer(Trainer):
             decollate=False,
             event_names=[PretrainingEvents],  # type: ignore[list-item]
         )
-        self.network = self._prepared(method)
+        self.gradients = StepGradients(self._prepared(method), method, self.options)
+        self.guard = FiniteGuard(method, self.options.on_nonfinite == "skip")
         self.add_event_handler(Events.EPOCH_STARTED, _set_position)
         self.handlers = list(train_handlers or ())
         self._register_handlers(self.handlers)
 
     def _prepared(self, method: SSLMethod) -> nn.Module:
-        method.to(self.state.device)
+        device, several = self.state.device, idist.get_world_size() > 1
+        method.to(device)
         if self.options.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if several and method.synchronised_batch_norm:
+            synchronise_batch_norm(method, device)
         if self.options.compile:
             for name, child in method.named_children():
                 if name.endswith("encoder"):
                     child.compile()  # in place: the names in the state dict stay as they are
-        if idist.get_world_size() > 1:
-            return idist.auto_model(method, sync_bn=self.state.device.type == "cuda")
-        return method
+        if not several:
+            return method
+        return _between_processes(method, device)
 
     @property
     def progress(self) -> float:
@@ -135,96 +120,121 @@ class PretrainingTrainer(Trainer):
         return max(self.state.iteration - 1, 0) / (self.state.max_epochs * self.state.epoch_length)
 
     @property
-    def accumulating(self) -> bool:
-        """Whether gradients of the current iteration wait for the next one (never across an epoch's end)."""
-        place = (self.state.iteration - 1) % self.state.epoch_length + 1
-        return place != self.state.epoch_length and place % self.options.accumulation != 0
+    def data_epoch(self) -> int:
+        """The epoch from 0 that decides the order of the data and all random numbers."""
+        return self.state.epoch - 1 + self.epoch_offset
 
     def run(self) -> None:  # type: ignore[override]
         """Train; a run that a signal stopped ends the process with the shell's code for that signal.
 
         Raises:
-            TrainingError: when going on would waste time: a loss that is not a number, a collapse, a full disk.
+            TrainingError: when going on would waste time or is impossible: a loss that is not a number, a collapse, a
+                full disk, full memory, a process that was lost.
             SystemExit: 128 + signal after SIGTERM or SIGINT, when the state has been saved.
         """
         self.method.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
             super().run()
-        except Exception:
+        except Exception as error:
             self.fire_event(PretrainingEvents.BROKEN_OFF)
+            sentence = explained(error, self.state.iteration, last_good(self.last_checkpoint))
+            if sentence is not None:
+                raise TrainingError(sentence) from error
             raise
         if self.stop_signal is not None:
             raise SystemExit(128 + self.stop_signal)
 
-    def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> Any:
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
         self.step_open = True
         views = self._views(batchdata)
         engine.fire_event(IterationEvents.INNER_ITERATION_STARTED)
-        output = self._forward(views, batchdata["index"])
-        loss = output.pop("loss")
-        engine.state.embedding = output.pop("embedding", None)
-        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-        self._require_finite(float(loss.detach()), "loss", batchdata)
-        engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        self._backward(loss, batchdata)
+        self.guard.remember()
+        keys = batch_keys(batchdata)
+        output = self.gradients(views, self.progress, SampleKeys(self.seed, self.data_epoch, keys))
+        embedding = output.pop("embedding", None)
+        for event in (
+            IterationEvents.FORWARD_COMPLETED,
+            IterationEvents.LOSS_COMPLETED,
+            IterationEvents.BACKWARD_COMPLETED,
+        ):
+            engine.fire_event(event)
+        scalars = _mean_over_processes({name: value for name, value in output.items() if _is_scalar(value)})
+        made = self._update(scalars["loss"], output["loss"], keys)
+        if made:
+            engine.state.embedding = embedding
+        if self.guard.skip:
+            engine.state.metrics["skipped"] = self.guard.skipped
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        self.completed, self.step_open = engine.state.iteration, self.accumulating
-        scalars = {name: value for name, value in output.items() if not torch.is_tensor(value) or value.ndim == 0}
-        return [{"loss": loss.detach(), **scalars}]
+        self.completed, self.step_open = engine.state.iteration, False
+        return [scalars] if made or engine.state.output is None else engine.state.output
 
     @torch.no_grad()
-    def _views(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        device = self.state.device
-        image, size, sample = (batch[key].to(device, non_blocking=True) for key in ("image", "size", "index"))
-        views = self.views(image, size, sample, self.state.epoch - 1)
+    def _views(self, batch: dict[str, Any]) -> list[Tensor]:
+        image, size, sample = (_moved(batch[key], self.state.device) for key in ("image", "size", "index"))
+        views = self.views(image, size, sample, self.data_epoch)
         if self.options.channels_last:
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
         return views
 
-    def _forward(self, views: list[torch.Tensor], sample: torch.Tensor) -> dict[str, Any]:
-        keys = SampleKeys(self.seed, self.state.epoch - 1, sample)
-        enabled = self.options.precision == "bf16"
-        with torch.autocast(self.state.device.type, dtype=torch.bfloat16, enabled=enabled):
-            return dict(self.network(views, self.progress, keys))
-
-    def _backward(self, loss: torch.Tensor, batch: dict[str, torch.Tensor]) -> None:
-        with self._gradients_kept_local():
-            (loss / self._accumulated()).backward()
-        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        if self.accumulating:
-            return
-        if self.options.clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self.method.parameters(), self.options.clip_norm)
-            self._require_finite(float(norm), "gradient", batch)
-        self.optimizer.step()
+    def _update(self, loss: Tensor, own_loss: Tensor, keys: Tensor) -> bool:
+        """Make the step, unless loss or gradient is not finite; whether it was made."""
+        state = self.state
+        parameters = [parameter for parameter in self.method.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
+        place = f"step {state.iteration} (epoch {state.epoch})"
+        finite = self.guard.accepts(loss, norm, own_loss, place, keys, last_good(self.last_checkpoint))
+        if finite:
+            if self.options.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(parameters, self.options.clip_norm, norm)
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.method.after_step(self.state.iteration / (self.state.max_epochs * self.state.epoch_length))
-
-    def _gradients_kept_local(self) -> contextlib.AbstractContextManager:
-        """Between processes, gradients need adding up only once per optimizer step."""
-        if self.accumulating and isinstance(self.network, nn.parallel.DistributedDataParallel):
-            return self.network.no_sync()
-        return contextlib.nullcontext()
-
-    def _accumulated(self) -> int:
-        """How many batches share the optimizer step of this iteration (the last step of an epoch may have fewer)."""
-        length, size = self.state.epoch_length, self.options.accumulation
-        first = (self.state.iteration - 1) % length // size * size
-        return min(size, length - first)
-
-    def _require_finite(self, value: float, what: str, batch: dict[str, torch.Tensor]) -> None:
-        if math.isfinite(value):
-            return
-        raise TrainingError(
-            f"The {what} is {value} at step {self.state.iteration} (epoch {self.state.epoch}), for the store's slices "
-            f"{batch['index'].tolist()}; look at these slices or lower --learning_rate, the last good state is "
-            f"{self.last_checkpoint or 'the start: no checkpoint was written yet'}."
-        )
+        if finite:
+            self.method.after_step(state.iteration / (state.max_epochs * state.epoch_length))
+        return finite
 
 
-def _set_position(engine: Any) -> None:
+def _between_processes(method: nn.Module, device: torch.device) -> nn.Module:
+    """Wrap a method so that its gradients are averaged over the processes.
+
+    Not ``idist.auto_model``, which moves a run that was asked to be on the CPU to a GPU if there is one. Buffers are
+    sent around only now: later they are alike in all processes by themselves (queue, centre, synchronised statistics),
+    or a process's own (statistics that are not synchronised), and a queue is large.
+    """
+    for buffer in method.buffers():
+        torch.distributed.broadcast(buffer, 0)
+    wrapper = nn.parallel.DistributedDataParallel
+    known = inspect.signature(wrapper).parameters
+    buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return wrapper(method, device_ids=[device] if device.type == "cuda" else None, **buffers)  # type: ignore[arg-type]
+
+
+def batch_keys(batch: dict[str, Any]) -> Tensor:
+    """The number of each image of a batch in the data set, over all stores where there are several."""
+    return batch["key"] if "key" in batch else batch["index"]
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [one.to(device, non_blocking=True) for one in value]
+    return value.to(device, non_blocking=True)
+
+
+def _is_scalar(value: Any) -> bool:
+    return not torch.is_tensor(value) or value.ndim == 0
+
+
+def _mean_over_processes(scalars: dict[str, Any]) -> dict[str, Any]:
+    if idist.get_world_size() == 1:
+        return scalars
+    device = scalars["loss"].device
+    values = torch.stack([torch.as_tensor(value, dtype=torch.float32).to(device) for value in scalars.values()])
+    torch.distributed.all_reduce(values)
+    return dict(zip(scalars, values / idist.get_world_size(), strict=True))
+
+
+def _set_position(engine: PretrainingTrainer) -> None:
     """Tell the loader's sampler where this epoch starts: at its beginning, or in its middle after a resume."""
     sampler = getattr(engine.data_loader, "batch_sampler", None)
-    if isinstance(sampler, ArithmeticBatchSampler):
-        sampler.set_position(engine.state.epoch - 1, engine.state.iteration % engine.state.epoch_length)
+    if hasattr(sampler, "set_position"):
+        sampler.set_position(engine.data_epoch, engine.state.iteration % engine.state.epoch_length)

@@ -1,4 +1,4 @@
-"""A pretraining run of seconds; tests import it, and run it as a program to kill it.
+"""A pretraining run of seconds; tests import it, and run it as a program (one or several processes) to kill it.
 
 The method has everything that resuming must carry: dropout (global random state), batch-norm statistics, a momentum
 encoder, a queue, an optimizer with moments and a schedule.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,7 +25,8 @@ from monai_ssl_transfer.engines.checkpoint import ExactResumeHandler, ResumeOpti
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer, StepOptions
 from monai_ssl_transfer.engines.progress import EpochRecords
 from monai_ssl_transfer.engines.schedules import CosineOptions, CosineScheduleHandler
-from monai_ssl_transfer.methods.base import SSLMethod
+from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod
+from monai_ssl_transfer.methods.distributed import gather_detached
 
 
 class TinyStore:
@@ -51,15 +55,17 @@ class TinyMethod(SSLMethod):
         self.momentum_encoder.requires_grad_(False)
         self.register_buffer("queue", torch.randn(8, 6))
 
-    def forward(
-        self, views: list[Tensor], progress: float, keys: object = None, gradients: object = None
-    ) -> dict[str, Tensor]:
+    def represent(self, views: list[Tensor], progress: float, keys: SampleKeys | None = None) -> dict[str, Tensor]:
         embedding = self.encoder(views[0])
         with torch.no_grad():
             target = self.momentum_encoder(views[1])
-        loss = (embedding - target).square().mean() + (embedding @ self.queue.T).square().mean() * 0.01
-        self.queue = torch.cat([target, self.queue])[:8].detach()
-        return {"loss": loss, "embedding": embedding.detach()}
+        return {"query": embedding, "target": target, "embedding": embedding.detach()}
+
+    def compare(self, representations: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        query, target = representations["query"], representations["target"]
+        loss = (query - target).square().mean() + (query @ self.queue.T).square().mean() * 0.01
+        self.queue = torch.cat([gather_detached(target), self.queue])[:8].detach()
+        return {"loss": loss}
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
@@ -88,10 +94,11 @@ def build(folder: Path, workers: int = 0, epochs: int = 3, **changes: Any) -> Pr
     records = EpochRecords(folder, optimizer)
     resume = ResumeOptions(changes.pop("checkpoint_every", 2), changes.pop("resume", True))
     handler = ExactResumeHandler(folder / "checkpoints", {"method": "tiny", "seed": changes.pop("seed", 3)}, resume)
+    sampler = ArithmeticBatchSampler(len(store), 8, 3, idist.get_rank(), idist.get_world_size())
     return PretrainingTrainer(
         "cpu",
         epochs,
-        slice_loader(SliceDataset(store, "single"), ArithmeticBatchSampler(len(store), 8, seed=3), workers),
+        slice_loader(SliceDataset(store, "single"), sampler, workers),
         method,
         optimizer,
         changes.pop("views", tiny_views),
@@ -107,9 +114,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--time-limit", type=float, default=60.0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     torch.set_num_threads(1)
+    if "RANK" in os.environ:
+        idist.initialize("gloo", timeout=timedelta(seconds=arguments.time_limit))
     trainer = build(arguments.folder, arguments.workers)
 
     @trainer.on(Events.ITERATION_COMPLETED)
@@ -119,7 +129,9 @@ def main() -> None:
         sys.stdin.readline()
 
     trainer.run()
-    torch.save({"method": trainer.method.state_dict()}, arguments.folder / "end.pt")
+    end = "end.pt" if idist.get_rank() == 0 else f"end_{idist.get_rank()}.pt"
+    torch.save({"method": trainer.method.state_dict()}, arguments.folder / end)
+    idist.finalize()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""What one of two processes does for the tests of equality between one process and two: ``RANK`` says which one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import tiny_methods
+import torch
+from ignite.engine import Events
+from torch import Tensor
+
+from monai_ssl_transfer.engines.pretraining import PretrainingTrainer, StepOptions
+from monai_ssl_transfer.methods import SSLMethod
+
+STOPPED_AFTER = 3
+
+
+class SignalToOne:
+    """Sends SIGTERM to the second process in the middle of an epoch."""
+
+    def attach(self, engine: PretrainingTrainer) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED(once=STOPPED_AFTER), self.send)
+
+    def send(self, _: PretrainingTrainer) -> None:
+        if idist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def bad_at_second_step(method: SSLMethod) -> None:
+    """Let the second process see no numbers in step 2."""
+    represent = method.represent
+    calls = []
+
+    def poisoned(views: list[Tensor], progress: float, keys: Any = None) -> dict[str, Tensor]:
+        calls.append(progress)
+        if len(calls) == 2 and idist.get_rank() == 1:
+            views = [view * float("nan") for view in views]
+        return represent(views, progress, keys)
+
+    method.represent = poisoned  # type: ignore[method-assign]
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    idist.initialize("gloo", init_method=f"file://{folder}/rendezvous", world_size=2, rank=int(os.environ["RANK"]))
+    result: dict[str, Any] = {}
+    for name in tiny_methods.METHODS:
+        result[name] = tiny_methods.run(name)
+        result[f"{name} in pieces"] = tiny_methods.run(name, False, StepOptions(accumulation=2))
+    resuming = {"options": StepOptions(clip_norm=1.0), "epochs": 2}
+    result["undisturbed"] = tiny_methods.run("moco_v2", **resuming)
+    for part in ("stopped", "resumed"):
+        handlers = [tiny_methods.checkpoints_in(folder / "exact")]
+        if part == "stopped":
+            handlers.append(SignalToOne())
+        result[part] = tiny_methods.run("moco_v2", **resuming, handlers=handlers)
+    handlers = [tiny_methods.checkpoints_in(folder / "on_one"), SignalToOne()]
+    tiny_methods.run("simclr", **resuming, handlers=handlers)
+    result["skipped"] = tiny_methods.run("dino", options=StepOptions(on_nonfinite="skip"), change=bad_at_second_step)
+    torch.save(result, folder / f"{idist.get_rank()}.pt")
+    idist.finalize()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
