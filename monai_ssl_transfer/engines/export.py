@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
 from monai_ssl_transfer.engines.transfer import save_model
 from monai_ssl_transfer.engines.versions import versions
 from monai_ssl_transfer.methods.base import SSLMethod
+from monai_ssl_transfer.networks.encoders import pooling_of
 from monai_ssl_transfer.views.recipes import Recipe
 from monai_ssl_transfer.views.windows import channel_windows, channels_count, normalisation
-from monai_ssl_transfer.weights import EncoderCard, save_encoder
+from monai_ssl_transfer.weights import EncoderCard, save_encoder, save_projection_head
 
 
 def pretraining_card(
@@ -53,10 +54,12 @@ def pretraining_card(
 class EncoderExporter:
     """Writes ``encoder.safetensors`` and ``encoder.json``, and ``model.pt`` with the plain state dict for MONAI.
 
+    A method whose projection head fine-tuning can begin in also leaves ``projection_head.safetensors``.
+
     Args:
         method: its ``transfer_encoder`` is written.
         folder: the run's ``output_dir``.
-        card: what the encoder is; the number of epochs is added to its ``method``.
+        card: what the encoder is; its pooling is added, and the number of epochs to its ``method``.
     """
 
     def __init__(self, method: SSLMethod, folder: str | Path, card: EncoderCard) -> None:
@@ -73,5 +76,7 @@ class EncoderExporter:
         """Write the encoder as it is now."""
         self.card.method.update({"epochs": engine.state.epoch, "of_epochs": engine.state.max_epochs})
         encoder = self.method.transfer_encoder
-        save_encoder(encoder, self.folder, self.card)
+        file = save_encoder(encoder, self.folder, replace(self.card, pooling=pooling_of(encoder)))
+        if (head := self.method.continued_head) is not None:
+            save_projection_head(head, file)
         save_model(encoder, self.folder / "model.pt")

@@ -62,6 +62,11 @@ class SSLMethod(nn.Module):
         return self.encoder
 
     @property
+    def continued_head(self) -> nn.Sequential | None:
+        """Layers of the projection head, the first one linear, after which fine-tuning may begin; saved when given."""
+        return None
+
+    @property
     def collapsed_loss(self) -> float | None:
         """The loss when all embeddings are equal (None while unknown): a run that stays there has collapsed."""
         return None

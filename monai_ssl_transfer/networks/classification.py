@@ -75,6 +75,59 @@ class EncoderClassifier(nn.Module):
         return self.classification_head(self.encoder(x))
 
 
+class ProjectedEncoder(nn.Module):
+    """An encoder and the first layer of the projection head that it was pretrained with.
+
+    Args:
+        body: maps `(B, C, H, W)` to `(B, D)`.
+        width: its D.
+        hidden_dim: width of the projection head.
+    """
+
+    def __init__(self, body: nn.Module, width: int, hidden_dim: int):
+        super().__init__()
+        self.body = body
+        self.projection_head = nn.Sequential(
+            nn.Linear(width, hidden_dim, bias=False), nn.BatchNorm1d(hidden_dim), nn.ReLU()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to `(B, hidden_dim)`."""
+        return self.projection_head(self.body(x))
+
+
+def projection_of(network: nn.Module) -> tuple[str, nn.Sequential | None]:
+    """The layers of a projection head that a network begins with, and how their names start in it.
+
+    Args:
+        network: any network; only those of `build_projected_classifier` have such layers.
+    """
+    if isinstance(network, EncoderClassifier) and isinstance(network.encoder, ProjectedEncoder):
+        return "encoder.projection_head.", network.encoder.projection_head
+    return "", None
+
+
+def build_projected_classifier(
+    encoder: str, in_channels: int = 3, classes: int = 2, hidden_dim: int = 2048, image_size: int = 224
+) -> nn.Module:
+    """Build a classifier on a middle layer of SimCLR v2's projection head (arXiv 2006.10029, section 2).
+
+    The first layer of the head (linear, batch norm, ReLU) belongs to the encoder, is loaded with it, and is trained at
+    its rate or frozen with it; the logits are a linear function of what it gives. The paper finds that this helps most
+    with few labels.
+
+    Args:
+        encoder: one of `encoder_names()`.
+        in_channels: channels of the input.
+        classes: number of logits.
+        hidden_dim: width of the projection head in pretraining.
+        image_size: side of the input in pixels for which a ViT's position embedding is made.
+    """
+    width = encoder_spec(encoder).width
+    projected = ProjectedEncoder(build_encoder(encoder, in_channels, image_size), width, hidden_dim)
+    return EncoderClassifier(projected, hidden_dim, classes)
+
+
 def build_classifier(encoder: str, in_channels: int = 3, classes: int = 2, image_size: int = 224) -> nn.Module:
     """Build a 2-D classifier `(B, in_channels, H, W)` -> `(B, classes)` logits that holds a pretrained encoder exactly.
 

@@ -22,7 +22,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.backbones import REGISTERED_PREFIX, TimmResNetBackbone, TimmViTBackbone
-from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS, EncoderClassifier
+from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS, EncoderClassifier, ProjectedEncoder
 from monai_ssl_transfer.networks.dense import DensePredictionTransformer, LinearDense, entry_convolution
 from monai_ssl_transfer.networks.encoders import SPECS
 
@@ -90,6 +90,8 @@ def encoder_map(network: nn.Module) -> KeyMap:
         return _monai_resnet_map(network, network, "", "MONAI ResNet")
     if isinstance(network, nets.ViT):
         return _monai_vit_map(network)
+    if isinstance(network, EncoderClassifier) and isinstance(network.encoder, ProjectedEncoder):
+        return _plain_map(network, network.encoder.body, "encoder.body.")
     if isinstance(network, LinearDense | EncoderClassifier):
         return _plain_map(network, network.encoder, "encoder.")
     if isinstance(network, DensePredictionTransformer):

@@ -18,6 +18,7 @@ from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import encoder_names, encoder_spec, mark_loaded, pooling_of
 from monai_ssl_transfer.weights.card import EncoderCard
 from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, KeyMap, encoder_map, identify
+from monai_ssl_transfer.weights.projection import projection_weights
 from monai_ssl_transfer.weights.released import encoder_in
 from monai_ssl_transfer.weights.report import LoadReport, first_names
 from monai_ssl_transfer.weights.save import CARD_KEY, CARD_NAME, WEIGHTS_NAME, hash_tensors
@@ -56,6 +57,8 @@ def load_encoder_weights(
 ) -> LoadReport:
     """Fill the encoder of a network from a file; the rest of the network stays as it is.
 
+    A network of `build_projected_classifier` also takes the layers that are in the file beside the encoder's.
+
     Args:
         network: an encoder of `build_encoder` or a network around one (see `key_maps.encoder_map`).
         file: as for `read_encoder`.
@@ -73,12 +76,16 @@ def load_encoder_weights(
     _check_card(card, found, file)
     if not other_pooling:
         _check_pooling(card, network, file)
+    # of the tensors as they are in the file
+    projection = projection_weights(network, file, card.weights_hash or hash_tensors(state))
     notes = _fit_position(state, found, network)
+    if projection:
+        notes = (*notes, f"the first layers of the projection head are filled too ({len(projection)} tensors)")
     report, loadable = _compare(state, found, network, str(file), notes)
     if report.fraction < minimum or (minimum >= 1.0 and not report.complete):
         raise WeightsError(_refusal(report))
     with torch.no_grad():
-        network.load_state_dict(loadable, strict=False)
+        network.load_state_dict(loadable | projection, strict=False)
     mark_loaded(network)
     log = logger.info if report.complete else logger.warning
     log("%s", report.table())

@@ -47,23 +47,42 @@ def save_encoder(encoder: nn.Module, folder: str | Path, card: EncoderCard) -> P
             f"the encoder is {found.architecture} with {found.in_channels}: correct the card."
         )
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in found.read(encoder).items()}
+    check_finite(state, folder / WEIGHTS_NAME)
+    card = replace(card, weights_hash=hash_tensors(state))
+    write_tensors(folder / WEIGHTS_NAME, state, card.to_json(), folder / CARD_NAME)
+    return folder / WEIGHTS_NAME
+
+
+def check_finite(state: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse to write what no later step could use.
+
+    Raises:
+        WeightsError: for NaN or infinity.
+    """
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(
-                f"{folder / WEIGHTS_NAME} was not written because {name} holds NaN or infinity: "
+                f"{file} was not written because {name} holds NaN or infinity: "
                 "the training has diverged, so lower the learning rate and start from an earlier checkpoint."
             )
-    card = replace(card, weights_hash=hash_tensors(state))
-    weights = to_safetensors(state, metadata={CARD_KEY: card.to_json()})
+
+
+def write_tensors(file: Path, state: dict[str, Tensor], card: str, card_file: Path | None = None) -> None:
+    """Write tensors with their card inside, and the card beside them if wanted; each file is whole at any time.
+
+    Raises:
+        WeightsError: when the disk is full or cannot be written.
+    """
+    weights = to_safetensors(state, metadata={CARD_KEY: card})
     try:
-        write_durably(folder / WEIGHTS_NAME, lambda file: file.write(weights))
-        write_durably(folder / CARD_NAME, lambda file: file.write(card.to_json().encode()))
+        write_durably(file, lambda stream: stream.write(weights))
+        if card_file is not None:
+            write_durably(card_file, lambda stream: stream.write(card.encode()))
     except OSError as error:
         raise WeightsError(
-            f"The encoder could not be written into {folder} ({error.strerror}): free space there; "
+            f"{file.name} could not be written into {file.parent} ({error.strerror}): free space there; "
             "what was there before is whole."
         ) from error
-    return folder / WEIGHTS_NAME
 
 
 def hash_tensors(state: Mapping[str, Tensor]) -> str:

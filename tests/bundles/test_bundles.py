@@ -218,7 +218,8 @@ def test_every_overlay_fits_its_bundles(overlay: str, bundle: str):
     parser = ConfigParser(train)
     parser.update(wanted)
     if "method_name" in train:  # a pretraining
-        small = {"image_size": 32, "encoder_name": wanted.get("encoder_name", "resnet18"), "preset#images": 642}
+        encoder = wanted.get("encoder_name", "resnet18")
+        small = {"image_size": 28 if "dinov2" in encoder else 32, "encoder_name": encoder, "preset#images": 642}
         parser.update(small)
         assert isinstance(parser.get_parsed_content("method"), torch.nn.Module)
         return
