@@ -36,7 +36,7 @@ class DINOv2(DINO):
     Args:
         encoder: the ViT to train, a timm VisionTransformer with a class token; registers and LayerScale are welcome.
         prototypes: output dimensions of the head for views.
-        schedule: momentum and temperatures; by default those of the authors' long recipe, the teacher's temperature
+        schedule: momentum and temperatures; by default those of the authors' short recipe, the teacher's temperature
             rising from 0.04 to 0.07 over 30 of 100 epochs.
         head: shape of the heads.
         patch_prototypes: output dimensions of a head of its own for patches; None shares the head for views.
@@ -59,7 +59,7 @@ class DINOv2(DINO):
         koleo_weight: float = 0.1,
     ):
         require_vit("DINOv2", encoder)
-        schedule = schedule or DINOSchedule(momentum=0.994, teacher_temperature=0.07, warmup=0.3)
+        schedule = schedule or DINOSchedule(momentum=0.992, teacher_temperature=0.07, warmup=0.3)
         head = head or DINOHeadOptions(learned_lengths=True)
         super().__init__(encoder, prototypes, schedule, head)
         self.patch_projection_head, self.teacher_patch_projection_head = None, None
