@@ -57,7 +57,7 @@ SCALES = {
                 ["--image_size=64", "--epochs=70", "--num_workers=0", "--knn_interval=0"],
             ),
             "mae": (
-                ["configs/scale/few_frames.json", "configs/methods/mae.json"],
+                ["configs/methods/mae.json"],
                 [
                     "--image_size=96",
                     "--epochs=400",
