@@ -29,8 +29,9 @@ import torch
 from lightly.transforms import DINOTransform, MoCoV2Transform, SimCLRTransform
 from PIL import Image
 
+from monai_ssl_transfer.data.endoscopy.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from monai_ssl_transfer.views import BONE, CT_MEAN, CT_STD, LUNG, SOFT_TISSUE, WIDE, BatchedViews, HUWindow, recipe
-from monai_ssl_transfer.views.recipes import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe
+from monai_ssl_transfer.views.view_recipe import ViewRecipe
 
 RESULTS = Path(__file__).parent / "results" / "views.json"
 WINDOWS = (SOFT_TISSUE, LUNG, BONE)
