@@ -11,6 +11,8 @@ from monai_ssl_transfer.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
+_CANDIDATES = 64
+
 
 class ShortenedSampler(Protocol):
     """A batch sampler whose epochs can be made shorter."""
@@ -40,7 +42,8 @@ def run_length(sampler: ShortenedSampler, epochs: int, total_images: float | Non
     """Give a run its length; one in images shortens the sampler's epochs so that they are equal and add up to it.
 
     An epoch is then at most a pass over the data, usually a little less: the rest of a pass is left out, another rest
-    in every epoch. The run has the number of steps that comes nearest, and the log says both.
+    in every epoch. Where that misses the wanted number of steps by more than 1 % (in short runs), epochs are as short
+    as half a pass if that comes nearer. The log says what was wanted and what it is.
 
     Args:
         sampler: of the whole batches (all processes); its epochs are shortened where needed.
@@ -58,8 +61,7 @@ def run_length(sampler: ShortenedSampler, epochs: int, total_images: float | Non
             f"--total_images {total_images:g} are fewer than one batch of {sampler.batch_size}; raise it or lower "
             "--batch_size."
         )
-    passes = math.ceil(round(wanted) / len(sampler))
-    length = RunLength(passes, round(wanted / passes))
+    length = _equal_epochs(round(wanted), len(sampler))
     sampler.shorten(length.steps_per_epoch)
     steps = length.epochs * length.steps_per_epoch
     logger.info(
@@ -72,3 +74,13 @@ def run_length(sampler: ShortenedSampler, epochs: int, total_images: float | Non
         f"{steps * sampler.batch_size:,}",
     )
     return length
+
+
+def _equal_epochs(steps: int, longest: int) -> RunLength:
+    """Epochs of one length, none longer than a pass, with about so many steps altogether."""
+    fewest = math.ceil(steps / longest)
+    candidates = range(fewest, fewest + min(fewest, _CANDIDATES) + 1)
+    lengths = [RunLength(epochs, max(1, round(steps / epochs))) for epochs in candidates]
+    misses = [abs(one.epochs * one.steps_per_epoch - steps) for one in lengths]
+    near = next((place for place, miss in enumerate(misses) if miss <= 0.01 * steps), misses.index(min(misses)))
+    return lengths[near]

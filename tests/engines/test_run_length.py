@@ -26,9 +26,11 @@ def test_epochs_are_whole_passes() -> None:
 def test_hand_computed_lengths(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     one = sampler()
-    assert run_length(one, 100, 240) == RunLength(3, 7)  # 20 steps do not divide by 3 passes: 21
-    assert len(one) == 7
-    assert caplog.messages == ["240 images at 12 per step are 20.0 steps: 3 epochs of 7 steps, 252 images"]
+    assert run_length(one, 100, 276) == RunLength(3, 8)  # 23 steps have no equal epochs of 4 to 8
+    assert len(one) == 8
+    assert caplog.messages == ["276 images at 12 per step are 23.0 steps: 3 epochs of 8 steps, 288 images"]
+    assert run_length(sampler(), 100, 240) == RunLength(4, 5)  # 20 steps do not divide by 3 passes
+    assert run_length(sampler(), 100, 12 * 8007) == RunLength(1001, 8)  # 8,008: near enough
     assert run_length(sampler(), 100, 40) == RunLength(1, 3)  # less than a pass
     assert run_length(sampler(), 100, 8 * 12 * 5) == RunLength(5, 8)  # five passes
     with pytest.raises(TrainingError, match="--total_images 5"):
@@ -40,7 +42,8 @@ def test_the_nearest_number_of_equal_epochs(images: int, total: int) -> None:
     one = sampler(images)
     length, steps = run_length(one, 1, total), round(total / 12)
     assert 1 <= length.steps_per_epoch == len(one) <= images // 12
-    assert abs(length.epochs * length.steps_per_epoch - steps) <= length.epochs / 2
+    assert abs(length.epochs * length.steps_per_epoch - steps) <= max(length.epochs / 2, 0.01 * steps)
+    assert length.epochs <= 2 * -(-steps // (images // 12))
 
 
 def build(folder: Path) -> tuple[PretrainingTrainer, list[list[int]]]:
