@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -178,7 +178,7 @@ def check_views(method: str, recipe: str, views: Sequence[Tensor], minimum: int,
         raise TrainingError(f"{method} needs at least 2 images per batch: raise the batch size or drop the last batch.")
 
 
-def encode_by_size(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
+def encode_by_size(network: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> Tensor:
     """Run views through a network in as few passes as there are sizes, and return the outputs in the views' order.
 
     Batch norm sees all views of one size together, as in the reference code of SimCLR and DINO.

@@ -58,15 +58,16 @@ class DINOv2(DINO):
         patch_weight: float = 1.0,
         koleo_weight: float = 0.1,
     ):
-        require_vit("DINOv2", encoder)
+        vit = require_vit("DINOv2", encoder)
         schedule = schedule or DINOSchedule(momentum=0.992, teacher_temperature=0.07, warmup=0.3)
         head = head or DINOHeadOptions(learned_lengths=True)
         super().__init__(encoder, prototypes, schedule, head)
-        self.patch_projection_head, self.teacher_patch_projection_head = None, None
+        self.patch_projection_head: nn.Module | None = None
+        self.teacher_patch_projection_head: nn.Module | None = None
         if patch_prototypes is not None:
             self.patch_projection_head, self.teacher_patch_projection_head = self._heads(patch_prototypes, head)
         self.patch_centre = Centre(patch_prototypes or prototypes, schedule.centre_momentum)
-        self.mask_token = nn.Parameter(torch.zeros(1, encoder.embed_dim))
+        self.mask_token = nn.Parameter(torch.zeros(1, vit.embed_dim))
         self.masking = masking or BlockMasking()
         self.patch_weight = patch_weight
         self.koleo_weight = koleo_weight
@@ -92,21 +93,22 @@ class DINOv2(DINO):
         hidden = self._hidden(both, require_keys("DINOv2", keys))
         places = hidden.flatten().nonzero().squeeze(1).to(both.device)
         hidden = hidden.to(both.device)
+        patch_head, teacher_patch_head = self._patch_heads()
         with torch.no_grad():
             seen = self._tokens(self.teacher_encoder, both)
             teacher = self.teacher_projection_head(seen[:, 0]).float()
-            teacher_patches = self._patch_head(teacher=True)(self._patches(seen)[places]).float()
+            teacher_patches = teacher_patch_head(self._patches(seen)[places]).float()
         tokens = self._tokens(self.encoder, both, hidden)
         classes = [tokens[:, 0]]
         if len(views) > GLOBAL_VIEWS:
             classes.append(encode_by_size(lambda x: self._tokens(self.encoder, x)[:, 0], views[GLOBAL_VIEWS:]))
         student = self.projection_head(torch.cat(classes)).float()
-        patches = self._patch_head(teacher=False)(self._patches(tokens)[places]).float()
+        patches = patch_head(self._patches(tokens)[places]).float()
         outputs = (by_image(teacher, GLOBAL_VIEWS), by_image(student, len(views)), teacher_patches, patches)
         return {
             **self._losses(*outputs, hidden.flatten(1), places, progress),
             "classes": by_image(tokens[:, 0].float(), GLOBAL_VIEWS),
-            "embedding": self.teacher_encoder.forward_head(seen[: len(views[0])]).detach(),
+            "embedding": require_vit("DINOv2", self.teacher_encoder).forward_head(seen[: len(views[0])]).detach(),
         }
 
     def compare(self, representations: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -134,9 +136,9 @@ class DINOv2(DINO):
     def after_step(self, progress: float) -> None:
         """Move the teacher and the centres."""
         super().after_step(progress)
-        if self.patch_projection_head is not None:
-            momentum = cosine_to_one(self.schedule.momentum, progress)
-            follow(self.patch_projection_head, self.teacher_patch_projection_head, momentum)
+        student, teacher = self._patch_heads()
+        if student is not self.projection_head:
+            follow(student, teacher, cosine_to_one(self.schedule.momentum, progress))
         self.patch_centre.move()
 
     def _hidden(self, both: Tensor, keys: SampleKeys) -> Tensor:
@@ -150,10 +152,11 @@ class DINOv2(DINO):
         """Tokens of the patches of all images in one row `(B * N, D)`."""
         return tokens[:, self.encoder.num_prefix_tokens :].flatten(0, 1)
 
-    def _patch_head(self, teacher: bool) -> nn.Module:
-        if self.patch_projection_head is None:
-            return self.teacher_projection_head if teacher else self.projection_head
-        return self.teacher_patch_projection_head if teacher else self.patch_projection_head
+    def _patch_heads(self) -> tuple[nn.Module, nn.Module]:
+        """The student's and the teacher's head for patches."""
+        if self.patch_projection_head is None or self.teacher_patch_projection_head is None:
+            return self.projection_head, self.teacher_projection_head
+        return self.patch_projection_head, self.teacher_patch_projection_head
 
     def _losses(
         self,
