@@ -68,6 +68,20 @@ def entropy(distribution: Tensor) -> Tensor:
     return torch.special.entr(distribution).sum(dim=-1).mean()
 
 
+def first_choices(choices: Tensor, prototypes: int) -> Tensor:
+    """How many prototypes are the most probable one of some row; 1 for many images means that the teacher collapsed.
+
+    Args:
+        choices: `(B,)`, the most probable prototype of each row.
+        prototypes: K.
+
+    Returns:
+        Scalar, float32.
+    """
+    # not unique(), whose result's length a GPU would have to be waited for
+    return torch.zeros(prototypes, device=choices.device).index_fill_(0, choices, 1.0).sum()
+
+
 def between_views(distribution: Tensor, student: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of each pair of a teacher's and another student's view (equation 3), mean over the pairs.
 

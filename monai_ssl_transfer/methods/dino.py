@@ -11,7 +11,7 @@ from lightly.models.modules.heads import DINOProjectionHead
 from torch import Tensor, nn
 
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, check_views, encode_by_size, full_precision
-from monai_ssl_transfer.methods.centre import Centre, between_views, entropy, target
+from monai_ssl_transfer.methods.centre import Centre, between_views, entropy, first_choices, target
 from monai_ssl_transfer.methods.momentum import cosine_to_one, follow, momentum_copy
 
 GLOBAL_VIEWS = 2
@@ -151,8 +151,13 @@ class DINO(SSLMethod):
             loss = between_views(distribution, student, self.schedule.student_temperature).mean()
         if self.training:
             self.centre.collect(teacher.sum((0, 1)), torch.tensor(teacher[..., 0].numel()).to(teacher.device), progress)
-        scalars = {"teacher_entropy": entropy(distribution[:, 0]), "teacher_temperature": torch.tensor(temperature)}
-        return {"loss": loss, **scalars}
+        return {
+            "loss": loss,
+            "teacher_entropy": entropy(distribution[:, 0]),
+            "teacher_prototypes": first_choices(distribution[:, 0].argmax(1), self.prototypes),
+            "teacher_temperature": torch.tensor(temperature),
+            "momentum": torch.tensor(cosine_to_one(self.schedule.momentum, progress)),
+        }
 
     def after_step(self, progress: float) -> None:
         """Move the teacher and the centre."""

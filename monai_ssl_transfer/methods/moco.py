@@ -98,7 +98,7 @@ class MoCoV2(SSLMethod):
             loss = self.criterion(queries, keys)
             if self.training:
                 self._remember(nn.functional.normalize(keys.detach(), dim=1), progress)
-        return {"loss": loss}
+        return {"loss": loss, "momentum": torch.tensor(self.momentum)}
 
     def _remember(self, keys: Tensor, progress: float) -> None:
         """Keep the keys of one piece of a step until the step is done; those of a step that was left out are lost."""

@@ -84,7 +84,8 @@ class MoCoV3(SSLMethod):
                 nn.functional.cross_entropy(queries[:, view] @ keys[:, 1 - view].T / self.temperature, own)
                 for view in (0, 1)
             ]
-            return {"loss": 2 * self.temperature * (losses[0] + losses[1])}
+            loss = 2 * self.temperature * (losses[0] + losses[1])
+        return {"loss": loss, "momentum": torch.tensor(cosine_to_one(self.momentum, progress))}
 
     def after_step(self, progress: float) -> None:
         """Move the momentum encoder and its head."""
