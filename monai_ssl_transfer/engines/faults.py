@@ -38,11 +38,21 @@ def explained(error: BaseException, step: int, last_good: str) -> str | None:
             f"too, the last good state is {last_good}."
         )
     if idist.get_world_size() > 1 and _matches(_LOST, error):
-        return (
-            f"Another process of this run was lost or did not answer in time at step {step}: look at what it said; the "
-            f"last good state is {last_good}, and the same command goes on from there: {command()}"
-        )
+        return lost_process(step, last_good)
     return None
+
+
+def lost_process(step: int, last_good: str) -> str:
+    """The sentence for a process that was killed, broke off or hangs.
+
+    Args:
+        step: the step that was under way.
+        last_good: the newest checkpoint.
+    """
+    return (
+        f"Another process of this run was lost or did not answer in time at step {step}: look at what it said; the "
+        f"last good state is {last_good}, and the same command goes on from there: {command()}"
+    )
 
 
 def last_good(newest: str | None) -> str:

@@ -10,6 +10,7 @@ import ignite.distributed as idist
 import torch
 from torch import Tensor, nn
 
+from monai_ssl_transfer.engines.faults import last_good
 from monai_ssl_transfer.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,9 @@ class FiniteGuard:
         for name, buffer in self.method.named_buffers():
             buffer.copy_(self._buffers[name])
 
-    def accepts(self, loss: Tensor, norm: Tensor, own_loss: Tensor, place: str, keys: Tensor, last_good: str) -> bool:
+    def accepts(
+        self, loss: Tensor, norm: Tensor, own_loss: Tensor, place: str, keys: Tensor, newest: str | None
+    ) -> bool:
         """Whether the optimizer may make this step.
 
         Args:
@@ -58,7 +61,7 @@ class FiniteGuard:
             own_loss: this process's loss.
             place: of the step, for the messages.
             keys: store keys of this process's images.
-            last_good: the newest checkpoint, for the message.
+            newest: the checkpoint that was written or read last, for the message.
 
         Raises:
             TrainingError: when it may not and steps are not skipped, or too many were skipped in a row.
@@ -78,7 +81,7 @@ class FiniteGuard:
         often = f"{self.in_a_row} times in a row, now " if self.skip else ""
         raise TrainingError(
             f"The {what} is {value} {often}at {place}, for the store's images {images}; look at these images or lower "
-            f"--learning_rate, the last good state is {last_good}."
+            f"--learning_rate, the last good state is {last_good(newest)}."
         )
 
 

@@ -183,7 +183,7 @@ class PretrainingTrainer(Trainer):
         parameters = [parameter for parameter in self.method.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
         place = f"step {state.iteration} (epoch {state.epoch})"
-        finite = self.guard.accepts(loss, norm, own_loss, place, keys, last_good(self.last_checkpoint))
+        finite = self.guard.accepts(loss, norm, own_loss, place, keys, self.last_checkpoint)
         if finite:
             if self.options.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(parameters, self.options.clip_norm, norm)

@@ -138,6 +138,10 @@ def test_all_processes_skip_the_step_that_is_bad_for_one(both: list[Result]) -> 
         assert torch.equal(value, both[1]["skipped"]["after"][name]), name
 
 
+def test_interleaving_keeps_the_order(both: list[Result]) -> None:
+    assert torch.cat([rank["order"] for rank in both]).flatten().tolist() == list(range(8))
+
+
 def test_synchronised_batch_norm_keeps_names_parameters_and_optimizer() -> None:
     plain = tiny_methods.TinyCNN()
     names, parameters = list(plain.state_dict()), list(plain.parameters())

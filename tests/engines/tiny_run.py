@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from monai_ssl_transfer.data.order import ArithmeticBatchSampler
 from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
 from monai_ssl_transfer.engines.checkpoint import ExactResumeHandler, ResumeOptions
+from monai_ssl_transfer.engines.lost_process import MARGIN, LostProcessWatch
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer, StepOptions
 from monai_ssl_transfer.engines.progress import EpochRecords
 from monai_ssl_transfer.engines.schedules import CosineOptions, CosineScheduleHandler
@@ -119,8 +120,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     torch.set_num_threads(1)
     if "RANK" in os.environ:
-        idist.initialize("gloo", timeout=timedelta(seconds=arguments.time_limit))
-    trainer = build(arguments.folder, arguments.workers)
+        idist.initialize("gloo", timeout=timedelta(seconds=arguments.time_limit + MARGIN))
+    trainer = build(arguments.folder, arguments.workers, handlers=[LostProcessWatch(arguments.time_limit)])
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def say(engine: PretrainingTrainer) -> None:
