@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_ssl_transfer.methods.base import SampleKeys, check_views, encode_by_size, full_precision
-from monai_ssl_transfer.methods.centre import Centre, between_views, row_by_row, target
+from monai_ssl_transfer.methods.centre import Centre, between_views, first_choices, row_by_row, target
 from monai_ssl_transfer.methods.dino import DINO, GLOBAL_VIEWS, DINOHeadOptions, DINOSchedule, by_image
 from monai_ssl_transfer.methods.distributed import gather_with_gradient
 from monai_ssl_transfer.methods.masks import BlockMasking, block_masks, require_keys
@@ -130,7 +130,9 @@ class DINOv2(DINO):
             "loss": loss,
             **{name: value.detach() for name, value in parts.items()},
             "teacher_entropy": representations["teacher_entropy"].mean(),
+            "teacher_prototypes": first_choices(representations["teacher_prototype"], self.prototypes),
             "teacher_temperature": torch.tensor(self.schedule.teacher_temperature_at(progress)),
+            "momentum": torch.tensor(cosine_to_one(self.schedule.momentum, progress)),
         }
 
     def after_step(self, progress: float) -> None:
@@ -196,6 +198,7 @@ class DINOv2(DINO):
                 ).sum(1),
                 "patch_count": by_image(counts, GLOBAL_VIEWS).sum(1),
                 "teacher_entropy": torch.special.entr(distribution[:, 0]).sum(1),
+                "teacher_prototype": distribution[:, 0].argmax(1),
             }
 
 
