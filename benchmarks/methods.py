@@ -17,6 +17,7 @@ reach. Ours must never be slower: rows in which the interval ends below 1 are pr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -272,9 +273,10 @@ def measure(case: Case, rounds: int, steps: int, context: Any) -> dict[str, Any]
             extra = answer("ours", sides["ours"][1])
     finally:
         for process, pipe in sides.values():
-            pipe.close()
+            with contextlib.suppress(OSError):
+                pipe.send(None)
+            process.join(30)
             process.terminate()
-            process.join()
     return summary(case, found, extra)
 
 
