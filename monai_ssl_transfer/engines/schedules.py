@@ -160,11 +160,11 @@ class CosineScheduleHandler:
 
     def _batch(self) -> str:
         """The global batch and what it is made of."""
-        processes = idist.get_world_size()
-        share = self.batch_size // processes
+        count = idist.get_world_size()
+        share, processes = self.batch_size // count, f"{count} process{'es' if count > 1 else ''}"
         if share % self.pieces:
-            return f"{self.batch_size} = {processes} processes x {share} images, in {self.pieces} pieces each"
-        return f"{self.batch_size} = {processes} processes x {share // self.pieces} images x {self.pieces} pieces"
+            return f"{self.batch_size} = {processes} x {share} images, in {self.pieces} pieces each"
+        return f"{self.batch_size} = {processes} x {share // self.pieces} images x {self.pieces} pieces"
 
     def _factors(self) -> str:
         other = {group.get("lr_factor", 1.0) for group in self.optimizer.param_groups} - {1.0}

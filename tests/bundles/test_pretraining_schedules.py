@@ -66,6 +66,12 @@ def test_an_encoder_is_adapted_with_its_stages_frozen_at_first(first: Path, regi
     assert "0.09" in content["fingerprint"]["schedule"]  # 0.3 of SimCLR's 0.3
 
 
+def test_adapting_needs_an_encoder(region_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(Exception) as refused:
+        pretrain(tmp_path, region_store, "pretraining/adapted.json", epochs=1)
+    assert "--encoder_weights" in str(user_error_of(refused.value))
+
+
 @pytest.fixture(scope="module")
 def frame_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("frames"), np.random.default_rng(0)

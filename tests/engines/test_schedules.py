@@ -113,7 +113,7 @@ def test_the_start_says_how_the_rate_came_about(caplog: pytest.LogCaptureFixture
     caplog.set_level("INFO")
     _rates(CosineOptions(0.2, 0.002, 2, rule="sqrt"), 1024, factor=0.024)
     (line,) = [record.message for record in caplog.records if "learning rate" in record.message]
-    assert "learning rate 0.4 = 0.2 x sqrt(1024/256) (sqrt rule; global batch 1024 = 1 processes x 512 images" in line
+    assert "learning rate 0.4 = 0.2 x sqrt(1024/256) (sqrt rule; global batch 1024 = 1 process x 512 images" in line
     assert "x 2 pieces), 2 warm-up epochs, then a cosine to 0.004; biases and norms at 0.024 times this" in line
 
 
