@@ -201,7 +201,9 @@ class DINOv2(nn.Module):
     def forward(self, views: list[Tensor]) -> Tensor:
         whole, local = torch.cat(views[:2]), torch.cat(views[2:])
         rows, columns = self.backbone.vit.patch_embed.grid_size
-        blocks = random_block_mask((len(whole), rows, columns), device=whole.device)
+        # its default of 4 needs 40 patches at least
+        least = min(4, rows * columns // 10)
+        blocks = random_block_mask((len(whole), rows, columns), min_num_masks_per_block=least, device=whole.device)
         mask = torch.cat([blocks.new_zeros(len(whole), 1), blocks.flatten(1)], dim=1)
         with torch.no_grad():
             seen = self.slow_backbone.encode(whole)
