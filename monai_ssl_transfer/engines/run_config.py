@@ -14,6 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 
 _NO_SETTINGS = ("imports", "initialize", "run", "finalize")
+_LONGEST = 300
 
 
 def running_parser() -> ConfigParser | None:
@@ -83,6 +84,8 @@ def _plain_setting(raw: Any) -> Any:
 
 
 def _plain(value: Any, nested: bool = False) -> Any:
+    if isinstance(value, str) and len(value) > _LONGEST:
+        return value[:_LONGEST] + "…"  # the text of a whole network, in a fingerprint
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):

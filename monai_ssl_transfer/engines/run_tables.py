@@ -50,9 +50,14 @@ def _one_run(run: Path, as_json: bool) -> str:
         f"processes: {start.get('processes')}",
         f"command: {start.get('command')}",
     ]
-    shown = [column for column in _EPOCH_COLUMNS if any(column[0] in one for one in epochs)]
+    shown = [column for column in _EPOCH_COLUMNS if any(_told(column[0], one) for one in epochs)]
     table = _table(epochs, shown) if epochs else "no epoch is finished yet"
     return "\n".join([*map(_wrapped, facts), "", table])
+
+
+def _told(key: str, record: Row) -> bool:
+    """Whether a figure deserves a column: skipped steps only where there are any."""
+    return bool(record.get(key)) if key == "skipped" else key in record
 
 
 def _name(run: Path, folders: Sequence[Path]) -> str:

@@ -14,14 +14,13 @@ from monai_ssl_transfer.engines.run_listing import run_row
 from monai_ssl_transfer.engines.run_tables import listing
 from monai_ssl_transfer.errors import DataError
 
-NOW = datetime.now(timezone.utc).replace(microsecond=0)
-
 
 def _write(folder: Path, epochs: int = 3, age: timedelta = timedelta(0), **changes: Any) -> Path:
     """A run's files as the handlers write them."""
     folder.mkdir(parents=True)
+    now = datetime.now(timezone.utc).replace(microsecond=0)
     start = {
-        "started": NOW.isoformat(),
+        "started": now.isoformat(),
         "state": "running",
         "reason": None,
         "epochs": 100,
@@ -31,13 +30,13 @@ def _write(folder: Path, epochs: int = 3, age: timedelta = timedelta(0), **chang
         "command": "python -m monai.bundle run --config_file train.json",
         "data": {"modality": "CT", "slices": 12_345_678},
         "values": {"method_name": "simclr", "encoder_name": "resnet50"},
-        "updated": (NOW - age).isoformat(),
+        "updated": (now - age).isoformat(),
     }
     (folder / "run.json").write_text(json.dumps({"format": 1, "starts": [{"state": "killed"}, start | changes]}))
     with (folder / "metrics.jsonl").open("w") as file:
         for epoch in range(1, epochs + 1):
             record = {"epoch": epoch, "loss": 5.0 - epoch / 2, "learning_rate": 0.3, "images_per_second": 123.4}
-            record |= {"momentum": 0.996, "wait": 0.05, "time": NOW.isoformat()}
+            record |= {"momentum": 0.996, "wait": 0.05, "time": now.isoformat()}
             record |= {"knn_accuracy": {1: 0.25, 2: 0.75}[epoch]} if epoch in (1, 2) else {}
             file.write(json.dumps(record) + "\n")
     return folder
@@ -49,12 +48,19 @@ def _words(line: str) -> str:
 
 def test_a_table_of_runs(tmp_path: Path) -> None:
     _write(tmp_path / "a", age=timedelta(minutes=3))
-    _write(tmp_path / "deep" / "b", 0, state="broken off", reason="The disk is full; free space.", epoch=0)
+    _write(
+        tmp_path / "deep" / "b",
+        0,
+        timedelta(minutes=3),
+        state="broken off",
+        reason="The disk is full; free space.",
+        epoch=0,
+    )
     _write(tmp_path / "a" / "checkpoints" / "copy")  # inside of a run: not one
     lines = listing([tmp_path]).splitlines()
     assert _words(lines[0]) == "run method encoder images epochs state loss best kNN last images/s when"
     assert _words(lines[1]) == "a simclr resnet50 12.3M 3/100 running 3.5 75.0% 75.0% 123 3 min ago"
-    assert _words(lines[2]) == "deep/b simclr resnet50 12.3M 0/100 broken off - - - - 0 min ago"
+    assert _words(lines[2]) == "deep/b simclr resnet50 12.3M 0/100 broken off - - - - 3 min ago"
     assert lines[3:] == ["deep/b: The disk is full; free space."]
     rows = json.loads(listing([tmp_path], as_json=True))
     assert [(row["run"], row["best_knn"], row["loss"]) for row in rows] == [("a", 0.75, 3.5), ("deep/b", None, None)]
@@ -87,7 +93,7 @@ def test_tables_fit_120_columns_whatever_the_names_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("minutes", "state"), [(14, "running"), (16, "silent")])
 def test_a_run_that_gave_no_sign_of_life_is_silent(minutes: int, state: str, tmp_path: Path) -> None:
     run = _write(tmp_path / "a", age=timedelta(minutes=minutes))
-    assert run_row(run, "a", NOW)["state"] == state
+    assert run_row(run, "a")["state"] == state
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
