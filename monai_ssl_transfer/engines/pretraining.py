@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from monai_ssl_transfer.engines.step import StepGradients, StepOptions
 from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod
 from monai_ssl_transfer.methods.batch_norm import synchronise_batch_norm
+from monai_ssl_transfer.methods.distributed import between_processes
 
 __all__ = ["PretrainingEvents", "PretrainingTrainer", "StepOptions", "batch_keys"]
 
@@ -112,7 +112,7 @@ class PretrainingTrainer(Trainer):
                     child.compile()  # in place: the names in the state dict stay as they are
         if not several:
             return method
-        return _between_processes(method, device)
+        return between_processes(method, device)
 
     @property
     def progress(self) -> float:
@@ -194,21 +194,6 @@ class PretrainingTrainer(Trainer):
         return finite
 
 
-def _between_processes(method: nn.Module, device: torch.device) -> nn.Module:
-    """Wrap a method so that its gradients are averaged over the processes.
-
-    Not ``idist.auto_model``, which moves a run that was asked to be on the CPU to a GPU if there is one. Buffers are
-    sent around only now: later they are alike in all processes by themselves (queue, centre, synchronised statistics),
-    or a process's own (statistics that are not synchronised), and a queue is large.
-    """
-    for buffer in method.buffers():
-        torch.distributed.broadcast(buffer, 0)
-    wrapper = nn.parallel.DistributedDataParallel
-    known = inspect.signature(wrapper).parameters
-    buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-    return wrapper(method, device_ids=[device] if device.type == "cuda" else None, **buffers)  # type: ignore[arg-type]
-
-
 def batch_keys(batch: dict[str, Any]) -> Tensor:
     """The number of each image of a batch in the data set, over all stores where there are several."""
     return batch["key"] if "key" in batch else batch["index"]
@@ -236,5 +221,5 @@ def _mean_over_processes(scalars: dict[str, Any]) -> dict[str, Any]:
 def _set_position(engine: PretrainingTrainer) -> None:
     """Tell the loader's sampler where this epoch starts: at its beginning, or in its middle after a resume."""
     sampler = getattr(engine.data_loader, "batch_sampler", None)
-    if hasattr(sampler, "set_position"):
+    if sampler is not None and hasattr(sampler, "set_position"):
         sampler.set_position(engine.data_epoch, engine.state.iteration % engine.state.epoch_length)

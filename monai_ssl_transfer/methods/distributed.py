@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from lightly.utils import dist
 from torch import Tensor, nn
+
+
+def between_processes(method: nn.Module, device: torch.device) -> nn.Module:
+    """Wrap a method in DistributedDataParallel: the gradients are the mean of those of the processes.
+
+    Not ``idist.auto_model``, which moves a run that was asked to be on the CPU to a GPU if there is one. Buffers are
+    sent around only now: later they are alike in all processes by themselves (queue, centre, synchronised statistics),
+    or a process's own (statistics that are not synchronised), and a queue is large.
+
+    Args:
+        method: on its device.
+        device: of this process.
+    """
+    for buffer in method.buffers():
+        torch.distributed.broadcast(buffer, 0)
+    wrapper = nn.parallel.DistributedDataParallel
+    known = inspect.signature(wrapper).parameters
+    buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return wrapper(method, device_ids=[device] if device.type == "cuda" else None, **buffers)  # type: ignore[arg-type]
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:
