@@ -31,9 +31,20 @@ class ContinuedRun:
     Args:
         run: ``output_dir`` of the other run; None continues nothing.
         fingerprint: the new run's method, encoder and channels, as ``ExactResumeHandler`` has them.
+        encoder_weights: what the new run's encoder was filled with, which must be None beside another run.
+
+    Raises:
+        TrainingError: when both a run and weights are given.
     """
 
-    def __init__(self, run: str | Path | None, fingerprint: dict[str, Any]) -> None:
+    def __init__(
+        self, run: str | Path | None, fingerprint: dict[str, Any], encoder_weights: str | Path | None = None
+    ) -> None:
+        if run is not None and encoder_weights is not None:
+            raise TrainingError(
+                f"The encoder cannot start from {encoder_weights} and from the end of {run} at once; give either "
+                "--encoder_weights or --continued_run."
+            )
         self.run = None if run is None else Path(run)
         self.fingerprint = {name: str(fingerprint[name]) for name in SAME}
         self.epoch_offset = 0

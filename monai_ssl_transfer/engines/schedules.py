@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import ignite.distributed as idist
 from ignite.engine import Events
+from lightly.utils.lars import LARS
 from torch.optim import Optimizer
 
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
@@ -116,8 +117,14 @@ class CosineScheduleHandler:
         engine.add_event_handler(Events.ITERATION_STARTED, self.apply)
 
     def announce(self, engine: PretrainingTrainer) -> None:
-        """Say the learning rate and how it came about."""
+        """Say the learning rate and how it came about.
+
+        Raises:
+            TrainingError: for LARS without weight decay, which lightly's would take as a wish not to adapt any layer.
+        """
         options = self.options
+        if isinstance(self.optimizer, LARS) and not any(self._with_decay):
+            raise TrainingError("LARS without weight decay adapts no layer; give a small one, --weight_decay 1e-6.")
         ratio = f"{self.batch_size}/{options.reference_batch}"
         logger.info(
             "learning rate %g = %g x %s (%s rule; global batch %s), %g warm-up epochs, then a cosine to %g%s",

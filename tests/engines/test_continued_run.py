@@ -128,3 +128,9 @@ def test_another_optimizer_starts_with_fresh_moments(
     trainer.run()
     assert steps.moments == 0
     assert "has another optimizer" in caplog.text
+
+
+def test_two_starts_at_once_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="either --encoder_weights or --continued_run"):
+        ContinuedRun(tmp_path, KIND, encoder_weights="encoder.safetensors")
+    ContinuedRun(None, KIND, encoder_weights="encoder.safetensors")

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ignite.engine import Engine, Events
+from lightly.utils.lars import LARS
 
 from monai_ssl_transfer.engines.schedules import (
     CosineOptions,
@@ -131,3 +132,17 @@ def test_parameter_groups_name_their_factor() -> None:
     assert [one.ndim for one in large["params"]] == [4] and len(small["params"]) == 2
     assert (large["weight_decay"], small["weight_decay"]) == (0.1, 0.0)
     assert (large["lr_factor"], small["lr_factor"]) == (1.0, pytest.approx(0.024))
+
+
+def test_lars_without_weight_decay_is_refused() -> None:
+    """lightly's LARS adapts no layer whose weight decay is 0."""
+    layer = torch.nn.Linear(2, 2)
+    for decay in (0.0, 1e-6):
+        optimizer = LARS(parameter_groups(layer, decay), lr=0.1)
+        engine = Engine(lambda *_: None)
+        CosineScheduleHandler(optimizer, CosineOptions(0.1, weight_decay=decay), batch_size=256).attach(engine)
+        if decay:
+            engine.run([0], max_epochs=1)
+        else:
+            with pytest.raises(TrainingError, match="--weight_decay 1e-6"):
+                engine.run([0], max_epochs=1)
