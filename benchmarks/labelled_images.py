@@ -2,7 +2,7 @@
 
 `pictures`: the six classes of Medical MNIST. Two thirds of the pictures are pretrained on; of these, `SHOTS` per class
 are labelled, drawn `DRAWS` times. The other third is asked about, each picture `COPIES` times with another crop,
-rotation, brightness and contrast, since with many labels and untouched pictures raw pixels already know nearly all.
+brightness and contrast, since with many labels and untouched pictures raw pixels already know nearly all.
 
 `slices`: in which third of the trunk is a CT slice? Two patients' scans that reach from the pelvis to the dome of the
 liver are asked about; a slice is judged by the other patient's. Pretraining sees all scans, these too, without labels.
@@ -128,22 +128,17 @@ def effective_rank(features: Tensor) -> float:
 
 
 def distorted(image: Tensor, generator: torch.Generator) -> Tensor:
-    """A crop of 50 to 100 % of the area, turned by up to 20 degrees, with another brightness and contrast.
+    """A crop of 20 to 100 % of the area, flipped or not, with another brightness and contrast: as the views are.
 
     Args:
         image: `(1, C, H, W)`, normalised with a standard deviation near a quarter of the range.
-        generator: source of the five random numbers.
+        generator: source of the six random numbers.
     """
-    area, angle, right, down, contrast, level = torch.rand(6, generator=generator).tolist()
-    scale = (0.5 + 0.5 * area) ** 0.5
-    turn = np.deg2rad(40 * angle - 20)
+    area, right, down, flip, contrast, level = torch.rand(6, generator=generator).tolist()
+    scale = (0.2 + 0.8 * area) ** 0.5
     free = 1 - scale
     theta = torch.tensor(
-        [
-            [scale * np.cos(turn), -scale * np.sin(turn), free * (2 * right - 1)],
-            [scale * np.sin(turn), scale * np.cos(turn), free * (2 * down - 1)],
-        ],
-        dtype=torch.float32,
+        [[-scale if flip < 0.5 else scale, 0, free * (2 * right - 1)], [0, scale, free * (2 * down - 1)]]
     )
     grid = functional.affine_grid(theta[None], list(image.shape), align_corners=False)
     warped = functional.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
