@@ -160,7 +160,7 @@ def check_views(method: str, recipe: str, views: Sequence[Tensor], minimum: int,
 
     Args:
         method: name for the message.
-        recipe: name of the right recipe in `views.recipes`.
+        recipe: name of the right recipe in `views.recipes`, a value of `recipe_name`.
         views: the views of a batch, `(B, C, s, s)` each.
         minimum: fewest views.
         maximum: most views, or any number.
@@ -172,7 +172,7 @@ def check_views(method: str, recipe: str, views: Sequence[Tensor], minimum: int,
         wanted = f"{minimum}" if maximum == minimum else f"at least {minimum}"
         raise TrainingError(
             f"{method} needs {wanted} views per image but the recipe makes {len(views)}: "
-            f'choose the views of the method, views.recipes.recipe("{recipe}").'
+            f"choose the views of the method, --recipe_name {recipe}."
         )
     if len(views[0]) < 2:
         raise TrainingError(f"{method} needs at least 2 images per batch: raise the batch size or drop the last batch.")

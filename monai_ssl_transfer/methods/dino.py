@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, check_views, encode_by_size, full_precision
 from monai_ssl_transfer.methods.centre import Centre, between_views, entropy, first_choices, target
 from monai_ssl_transfer.methods.momentum import cosine_to_one, follow, momentum_copy
+
+logger = logging.getLogger(__name__)
 
 GLOBAL_VIEWS = 2
 
@@ -99,6 +102,7 @@ class DINO(SSLMethod):
         self.projection_head, self.teacher_projection_head = self._heads(prototypes, head or DINOHeadOptions())
         self.centre = Centre(prototypes, self.schedule.centre_momentum)
         self._last_layer_frozen = False
+        self._views_checked = False
 
     def _heads(self, prototypes: int, options: DINOHeadOptions) -> tuple[DINOProjectionHead, DINOProjectionHead]:
         """The student's head and the teacher's, which starts equal; a head with weight norm cannot be deep-copied."""
@@ -130,7 +134,7 @@ class DINO(SSLMethod):
 
     def represent(self, views: list[Tensor], progress: float, keys: SampleKeys | None = None) -> dict[str, Tensor]:
         """See `SSLMethod.represent`; the first two views are the global ones and must have one size."""
-        check_views("DINO", "dino", views, minimum=GLOBAL_VIEWS)
+        self._check_views("DINO", "dino", views)
         self._last_layer_frozen = progress < self.schedule.freeze_last_layer
         embeddings = encode_by_size(self.encoder, views)
         student = self.projection_head(embeddings).float()
@@ -141,6 +145,13 @@ class DINO(SSLMethod):
             "teacher": by_image(teacher, GLOBAL_VIEWS),
             "embedding": embeddings[: len(views[0])].detach(),
         }
+
+    def _check_views(self, method: str, recipe: str, views: list[Tensor]) -> None:
+        """Refuse too few views; say once when all are global, which trains but makes worse embeddings (table 8)."""
+        check_views(method, recipe, views, minimum=GLOBAL_VIEWS)
+        if len(views) == GLOBAL_VIEWS and not self._views_checked:
+            logger.warning("%s sees no local views: --recipe_name %s and --local_views 8 make some.", method, recipe)
+        self._views_checked = True
 
     def compare(self, representations: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Cross-entropy of the student's views with the teacher's other view."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from monai_ssl_transfer.methods.base import SampleKeys, check_views, encode_by_size, full_precision
+from monai_ssl_transfer.methods.base import SampleKeys, encode_by_size, full_precision
 from monai_ssl_transfer.methods.centre import Centre, between_views, first_choices, row_by_row, target
 from monai_ssl_transfer.methods.dino import DINO, GLOBAL_VIEWS, DINOHeadOptions, DINOSchedule, by_image
 from monai_ssl_transfer.methods.distributed import gather_with_gradient
@@ -87,7 +87,7 @@ class DINOv2(DINO):
         The cross-entropies are computed here, image by image, for the outputs over the prototypes of all views and
         hidden patches would be too large to keep for more than a piece of a batch.
         """
-        check_views("DINOv2", "dinov2", views, minimum=GLOBAL_VIEWS)
+        self._check_views("DINOv2", "dinov2", views)
         self._last_layer_frozen = progress < self.schedule.freeze_last_layer
         both = torch.cat(views[:GLOBAL_VIEWS])
         hidden = self._hidden(both, require_keys("DINOv2", keys))

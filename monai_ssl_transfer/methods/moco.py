@@ -8,6 +8,7 @@ from typing import ClassVar, cast
 import torch
 from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import MoCoProjectionHead
+from lightly.utils import dist
 from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import TrainingError
@@ -34,9 +35,10 @@ class MoCoV2(SSLMethod):
         temperature: divisor of the cosine similarities.
         hidden_dim: width of the projection head.
         output_dim: length of the vectors that are compared.
-        batch_norm_groups: groups in which batch norm sees a batch on a single device; with several devices each is a
-            group of its own. More than 1 keeps batch norm from betraying the positive key, as the authors do in their
-            demonstration on one GPU (there 8); it needs at least 2 images per group.
+        batch_norm_groups: groups in which batch norm sees a batch, or each piece of it, on a single device; with
+            several devices each is a group of its own, for queries and keys, whatever is said here. More than 1 keeps
+            batch norm from betraying the positive key, as the authors do in their demonstration on one GPU (there 8);
+            it needs at least 2 images per group.
         queue_precision: "fp32", or "fp16" for a queue of half the memory; products are computed in float32 anyway.
     """
 
@@ -78,11 +80,11 @@ class MoCoV2(SSLMethod):
     def represent(self, views: list[Tensor], progress: float, keys: SampleKeys | None = None) -> dict[str, Tensor]:
         """See `SSLMethod.represent`; view 0 makes the queries, view 1 the keys."""
         check_views("MoCoV2", "moco_v2", views, minimum=2, maximum=2)
-        groups = self.batch_norm_groups
+        groups = self.batch_norm_groups if dist.world_size() == 1 else 1
         if len(views[0]) < 2 * groups:
             raise TrainingError(
                 f"A batch of {len(views[0])} images is too small for {groups} batch-norm groups: "
-                "raise the batch size or lower batch_norm_groups of MoCoV2."
+                "raise --batch_size or lower --batch_norm_groups."
             )
         embeddings = torch.cat([self.encoder(chunk) for chunk in views[0].tensor_split(groups)])
         queries = self.projection_head(embeddings).float()

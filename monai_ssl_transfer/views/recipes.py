@@ -6,6 +6,7 @@ probabilities) and replace colour by what varies between CT examinations: window
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.views.view_recipe import ColourJitter, HUJitter, Recipe, ViewRecipe
 
 __all__ = ["ColourJitter", "HUJitter", "Recipe", "ViewRecipe", "ct_view", "recipe"]
+
+logger = logging.getLogger(__name__)
 
 _STRONG_COLOUR = ColourJitter(0.8, 0.8, 0.8, 0.8, 0.2)
 _BYOL_COLOUR = ColourJitter(0.8, 0.4, 0.4, 0.2, 0.1)
@@ -125,6 +128,7 @@ _RGB: dict[str, Callable[..., Recipe]] = {
     "mae": mae_recipe,
     "dinov2": dinov2_recipe,
 }
+_MULTI_CROP = ("dino", "dinov2")
 _STRONG_CT = HUJitter(level=0.2, width=0.4)
 _CT_STRENGTH = {"simclr": _STRONG_CT, "simclr_v2": _STRONG_CT, "simclr_radnet": _STRONG_CT, "mae": None}
 _METHOD_NAMES = {"moco": "moco_v2", "mocov2": "moco_v2"}
@@ -138,7 +142,13 @@ def ct_view(view: ViewRecipe, jitter: HUJitter | None) -> ViewRecipe:
     return replace(view, interpolation="bilinear", jitter=jitter, grayscale=0.0, solarize=0.0, vertical_flip=0.1)
 
 
-def recipe(method: str, domain: str = "ct", image_size: int | None = None, encoder: str = "vit") -> Recipe:
+def recipe(
+    method: str,
+    domain: str = "ct",
+    image_size: int | None = None,
+    encoder: str = "vit",
+    local_views: int | None = None,
+) -> Recipe:
     """The views of a method.
 
     Args:
@@ -149,6 +159,7 @@ def recipe(method: str, domain: str = "ct", image_size: int | None = None, encod
             RadNet.
         encoder: name of the encoder: crops of DINO and MoCo v3 differ between "vit..." and "resnet...", and local
             views are a whole number of patches (14 pixels where the name contains "dinov2", else 16).
+        local_views: number of local views of DINO and DINOv2, the published 8 by default; other methods have none.
 
     Returns:
         One `ViewRecipe` per view.
@@ -159,8 +170,12 @@ def recipe(method: str, domain: str = "ct", image_size: int | None = None, encod
     name = _METHOD_NAMES.get(method, method)
     if name not in _RGB or domain not in ("ct", "rgb"):
         raise TrainingError(f"no recipe for '{method}' on '{domain}': choose {', '.join(_RGB)} and ct or rgb.")
-    size = {} if image_size is None else {"image_size": image_size}
-    views = _RGB[name](encoder=encoder, **size)
+    options = {} if image_size is None else {"image_size": image_size}
+    if local_views is not None and name in _MULTI_CROP:
+        options["local_views"] = local_views
+    elif local_views:
+        logger.warning("the views of %s have no local ones: local_views %d is left aside.", method, local_views)
+    views = _RGB[name](encoder=encoder, **options)
     if domain == "ct":
         views = tuple(ct_view(view, _CT_STRENGTH.get(name, HUJitter())) for view in views)
     return views

@@ -72,7 +72,7 @@ _DINO = {
 
 METHODS: dict[str, tuple[Callable[[], SSLMethod], tuple[int, ...]]] = {
     "simclr": (lambda: SimCLR(TinyCNN(), 16, 8), (12, 12)),
-    "moco_v2": (lambda: MoCoV2(TinyCNN(), 20, 0.9, 0.2, 16, 8, 1 if idist.get_world_size() > 1 else 2), (12, 12)),
+    "moco_v2": (lambda: MoCoV2(TinyCNN(), 20, 0.9, 0.2, 16, 8, 2), (12, 12)),
     "moco_v3": (lambda: MoCoV3(TinyCNN(), 1.0, 0.9, 16, 8), (12, 12)),
     "moco_v3_vit": (lambda: MoCoV3(tiny_vit(), 0.2, 0.9, 16, 8), (12, 12)),
     "barlow_twins": (lambda: BarlowTwins(TinyCNN(), 16, 8), (12, 12)),

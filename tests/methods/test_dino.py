@@ -132,3 +132,14 @@ def test_teacher_has_no_stochastic_depth() -> None:
     assert teacher.training
     assert torch.equal(teacher(image), teacher(image))
     assert not torch.equal(encoder(image), encoder(image))
+
+
+def test_training_without_local_views_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    method = small_dino()
+    method(random_views(0, (16, 16, 8)), 0.0)
+    assert not caplog.messages
+    method = small_dino()
+    for seed in range(2):
+        method(random_views(seed, (16, 16)), 0.0)
+    (said,) = caplog.messages
+    assert "--recipe_name dino" in said

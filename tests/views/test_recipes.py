@@ -117,3 +117,10 @@ def test_bad_values_are_refused() -> None:
         ViewRecipe(interpolation="lanczos")
     with pytest.raises(TrainingError, match="blur_sigma"):
         ViewRecipe(blur_sigma=(0.0, 1.0))
+
+
+def test_local_views_are_left_aside_with_a_word_where_there_are_none(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(recipe("dino", local_views=3)) == 5
+    assert recipe("simclr", local_views=None) == recipe("simclr") and not caplog.messages
+    assert recipe("simclr", local_views=3) == recipe("simclr")
+    assert "simclr have no local ones" in caplog.text
