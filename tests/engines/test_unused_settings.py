@@ -1,0 +1,80 @@
+"""Settings that nothing uses are refused with what was meant; the overlays of this project are not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from monai_ssl_transfer.engines.unused_settings import refuse_unused_settings, typed_settings, unused_settings
+from monai_ssl_transfer.errors import TrainingError, user_error_of
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = "bundles/ct_ssl_pretraining/configs"
+METHODS = sorted(path.stem for path in (ROOT / "configs" / "methods").glob("*.json"))
+OTHERS = [
+    *(f"{CONFIGS}/{name}.json" for name in ("multi_gpu_train", "evaluate")),
+    *(f"configs/scale/{name}.json" for name in ("small_store", "few_frames", "one_gpu_bf16")),
+    *(
+        str(path.relative_to(ROOT))
+        for folder in ("encoders", "pretraining")
+        for path in (ROOT / "configs" / folder).iterdir()
+    ),
+]
+
+
+def files(*overlays: str) -> list[str]:
+    return [str(ROOT / file) for file in (f"{CONFIGS}/train.json", *overlays)]
+
+
+def initialized(*overlays: str, **settings: Any) -> str | None:
+    """What a bundle says before it trains."""
+    run = ConfigWorkflow(files(*overlays), logging_file=False, workflow_type="train", **settings)
+    try:
+        run.initialize()
+    except RuntimeError as error:
+        assert isinstance(user_error_of(error), TrainingError), error
+        return str(user_error_of(error))
+    return None
+
+
+def test_overlays_use_all_that_they_set() -> None:
+    for method in METHODS:
+        for other in OTHERS:
+            parser = ConfigParser()
+            parser.read_config(files(f"configs/methods/{method}.json", other))
+            assert unused_settings(parser.get(), set()) == [], (method, other)
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "remedy"),
+    [
+        ("moco_v2", "batch_norm_grups", "batch_norm_grups (did you mean batch_norm_groups?)"),
+        ("mae", "momentum", "method mae) uses momentum (leave it out)"),
+        ("simclr", "epoch", "epoch (did you mean epochs?)"),
+        ("dinov2", "schedules", "schedules (did you mean schedule?)"),
+    ],
+)
+def test_a_setting_that_nothing_uses_is_refused(method: str, setting: str, remedy: str) -> None:
+    assert remedy in str(initialized(f"configs/methods/{method}.json", **{setting: 4}))
+
+
+def test_temperature_is_refused_where_it_was_typed_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    overlay = "configs/methods/moco_v3.json"
+    assert initialized(overlay, temperature=0.3) is None  # as an overlay of a scale sets it
+    monkeypatch.setattr(sys, "argv", ["run", "--config_file", "x", "--temperature", "0.3"])
+    assert "temperature (choose --method#temperature)" in str(initialized(overlay, temperature=0.3))
+    assert initialized("configs/methods/simclr.json", temperature=0.3) is None
+
+
+def test_names_of_a_command_line() -> None:
+    words = ["run", "--epochs", "3", "--seed=4", "--train#trainer#max_epochs", "5", "-m"]
+    assert typed_settings(words) == {"epochs", "seed", "train"}
+
+
+def test_settings_of_monai_are_no_ones_business() -> None:
+    assert initialized(tracking_uri="x", workflow_name="train") is None
+    refuse_unused_settings()  # outside of a configuration there is nothing to look at
