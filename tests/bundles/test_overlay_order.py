@@ -86,7 +86,6 @@ def test_every_method_has_an_optimizer_of_its_own() -> None:
         ({"batch_size": 64}, 1),
         ({"batch_size": 256, "accumulation": 4}, 4),
         ({"batch_size": 128, "accumulation": 16}, 1),
-        ({"world_size": 2}, 1),
         ({"encoder_name": "vit_small"}, 1),
         ({"encoder_name": "vit_small", "batch_norm_groups": 2}, 2),
     ],
