@@ -21,6 +21,7 @@ from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod
 from monai_ssl_transfer.methods.batch_norm import synchronise_batch_norm
 from monai_ssl_transfer.methods.distributed import between_processes
+from monai_ssl_transfer.networks.compiling import compile_encoder
 
 __all__ = ["PretrainingEvents", "PretrainingTrainer", "StepOptions", "batch_keys"]
 
@@ -109,7 +110,7 @@ class PretrainingTrainer(Trainer):
         if self.options.compile:
             for name, child in method.named_children():
                 if name.endswith("encoder"):
-                    child.compile()  # in place: the names in the state dict stay as they are
+                    compile_encoder(child)
         if not several:
             return method
         return between_processes(method, device)
@@ -138,6 +139,9 @@ class PretrainingTrainer(Trainer):
             super().run()
         except Exception as error:
             self.fire_event(PretrainingEvents.BROKEN_OFF)
+        if (rank := idist.get_rank()) > 0:
+            # weights are alike by one seed; stochastic depth must not be, and states that are restored come after this
+            torch.manual_seed(self.seed + rank)
             sentence = explained(error, self.state.iteration, last_good(self.last_checkpoint))
             if sentence is not None:
                 raise TrainingError(sentence) from error
@@ -164,6 +168,7 @@ class PretrainingTrainer(Trainer):
         if made:
             engine.state.embedding = embedding
         if self.guard.skip:
+        self.method.before_step(self.progress)
             engine.state.metrics["skipped"] = self.guard.skipped
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         self.completed, self.step_open = engine.state.iteration, False

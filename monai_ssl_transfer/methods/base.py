@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from monai_ssl_transfer.errors import TrainingError
 
@@ -39,9 +40,9 @@ class SSLMethod(nn.Module):
     all images, those of the other processes included. A batch that does not fit into memory can so be represented in
     parts and still be compared as a whole (Gao et al. 2021, arXiv 2101.06983).
 
-    The trainer calls, per step, `forward(views, progress, keys)`, then the optimizer on `parameter_groups(method)`,
-    then `after_step(progress)`. `progress` runs from 0 (first step) to 1 (end of training) and drives every schedule
-    of the method, so that no schedule has a state of its own.
+    The trainer calls, per step, `forward(views, progress, keys)`, then `before_step(progress)`, the optimizer on
+    `parameter_groups(method)`, then `after_step(progress)`. `progress` runs from 0 (first step) to 1 (end of training)
+    and drives every schedule of the method, so that no schedule has a state of its own.
 
     Args:
         encoder: the encoder to pretrain; maps `(B, C, H, W)` to `(B, D)` and has `num_features` = D.
@@ -123,6 +124,13 @@ class SSLMethod(nn.Module):
             return {"loss": torch.stack(products).sum()}
         return {**self.compare(representations, progress), "embedding": representations["embedding"]}
 
+    def before_step(self, progress: float) -> None:
+        """Do what follows the backward pass and comes before the optimizer, such as dropping gradients.
+
+        Args:
+            progress: as for `represent`.
+        """
+
     def after_step(self, progress: float) -> None:
         """Do what follows an optimizer step, such as moving the momentum encoder.
 
@@ -153,6 +161,21 @@ def parameter_groups(method: nn.Module, weight_decay: float, bias_factor: float 
         {"params": large, "weight_decay": weight_decay, "lr_factor": 1.0},
         {"params": small, "weight_decay": 0.0, "lr_factor": bias_factor},
     ]
+
+
+def chosen_optimizer(optimizers: dict[str, Optimizer], name: str) -> Optimizer:
+    """The one optimizer of a configuration's several that was built.
+
+    Args:
+        optimizers: by name; those that were not asked for are not among them.
+        name: of the one that was asked for.
+
+    Raises:
+        TrainingError: for an unknown name.
+    """
+    if name not in optimizers:
+        raise TrainingError(f"--optimizer_name {name} is unknown: choose adamw, lars or sgd.")
+    return optimizers[name]
 
 
 def check_views(method: str, recipe: str, views: Sequence[Tensor], minimum: int, maximum: int | None = None) -> None:

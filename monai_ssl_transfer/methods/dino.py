@@ -101,7 +101,6 @@ class DINO(SSLMethod):
         self.teacher_encoder = momentum_copy(encoder)
         self.projection_head, self.teacher_projection_head = self._heads(prototypes, head or DINOHeadOptions())
         self.centre = Centre(prototypes, self.schedule.centre_momentum)
-        self._last_layer_frozen = False
         self._views_checked = False
 
     def _heads(self, prototypes: int, options: DINOHeadOptions) -> tuple[DINOProjectionHead, DINOProjectionHead]:
@@ -112,10 +111,6 @@ class DINO(SSLMethod):
             for _ in range(2)
         )
         teacher.load_state_dict(student.state_dict())
-        for parameter in student.last_layer.parameters():
-            if parameter.requires_grad:
-                # Zero gradients, not a frozen parameter: DDP wants a gradient from the same parameters in every step.
-                parameter.register_hook(lambda grad: torch.zeros_like(grad) if self._last_layer_frozen else grad)
         return student, teacher.requires_grad_(False)
 
     def extra_repr(self) -> str:
@@ -135,7 +130,6 @@ class DINO(SSLMethod):
     def represent(self, views: list[Tensor], progress: float, keys: SampleKeys | None = None) -> dict[str, Tensor]:
         """See `SSLMethod.represent`; the first two views are the global ones and must have one size."""
         self._check_views("DINO", "dino", views)
-        self._last_layer_frozen = progress < self.schedule.freeze_last_layer
         embeddings = encode_by_size(self.encoder, views)
         student = self.projection_head(embeddings).float()
         with torch.no_grad():
@@ -169,6 +163,17 @@ class DINO(SSLMethod):
             "teacher_temperature": torch.tensor(temperature),
             "momentum": torch.tensor(cosine_to_one(self.schedule.momentum, progress)),
         }
+
+    def before_step(self, progress: float) -> None:
+        """Let the optimizer pass over the prototypes while they stand still: neither decay nor momentum moves them.
+
+        Their gradients are computed all the same: between processes every parameter must have one in every step.
+        """
+        if progress < self.schedule.freeze_last_layer:
+            for head in self.children():
+                if isinstance(head, DINOProjectionHead):
+                    for parameter in head.last_layer.parameters():
+                        parameter.grad = None
 
     def after_step(self, progress: float) -> None:
         """Move the teacher and the centre."""

@@ -88,7 +88,6 @@ class DINOv2(DINO):
         hidden patches would be too large to keep for more than a piece of a batch.
         """
         self._check_views("DINOv2", "dinov2", views)
-        self._last_layer_frozen = progress < self.schedule.freeze_last_layer
         both = torch.cat(views[:GLOBAL_VIEWS])
         hidden = self._hidden(both, require_keys("DINOv2", keys))
         places = hidden.flatten().nonzero().squeeze(1).to(both.device)

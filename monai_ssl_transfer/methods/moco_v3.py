@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from lightly.models.modules.heads import ProjectionHead
 from lightly.utils import dist
+from timm.models import named_apply
+from timm.models.vision_transformer import init_weights_vit_moco
 from torch import Tensor, nn
 
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, check_views, full_precision
 from monai_ssl_transfer.methods.distributed import gather_detached
 from monai_ssl_transfer.methods.momentum import cosine_to_one, follow, momentum_copy
+from monai_ssl_transfer.networks.encoders import is_loaded
 from monai_ssl_transfer.networks.frozen_inputs import fix_position_embedding, freeze_patch_projection
 
 
@@ -21,9 +24,11 @@ class MoCoV3(SSLMethod):
     """MoCo v3 (Chen et al. 2021, arXiv 2104.02057, algorithm 1): symmetrised InfoNCE without a queue.
 
     The encoder decides, as in the authors' code: a ViT gets a projection head of three layers and a predictor that
-    ends in batch norm, its patch projection is frozen (section 4.2) and its position embedding is the fixed
-    two-dimensional sine-cosine one; a ResNet gets a projection head of two layers and a predictor without that norm.
-    A ViT that came from a file keeps its patch projection and position embedding, frozen.
+    ends in batch norm, its patch projection is frozen (section 4.2), its position embedding is the fixed
+    two-dimensional sine-cosine one, and its linear layers are drawn as theirs: uniformly within
+    sqrt(6 / (inputs + outputs)), queries, keys and values each for themselves, biases 0. A ResNet gets a projection
+    head of two layers and a predictor without that norm. A ViT that came from a file keeps its weights; its patch
+    projection and position embedding are frozen.
 
     Args:
         encoder: the encoder to pretrain.
@@ -46,6 +51,8 @@ class MoCoV3(SSLMethod):
         self.momentum = momentum
         vit = getattr(encoder, "pos_embed", None) is not None
         if vit:
+            if not is_loaded(encoder):
+                named_apply(init_weights_vit_moco, encoder)
             fix_position_embedding(encoder)
             freeze_patch_projection(encoder)
         width: Any = encoder.num_features

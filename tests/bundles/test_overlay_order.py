@@ -9,6 +9,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from monai_ssl_transfer.errors import user_error_of
+
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = sorted(path.stem for path in (ROOT / "configs" / "methods").glob("*.json"))
 SETTINGS = (
@@ -76,6 +78,9 @@ def test_every_method_has_an_optimizer_of_its_own() -> None:
     assert {method: tuple(values) for method, values in betas.items()} == {"mae": (0.9, 0.95), "dinov2": (0.9, 0.999)}
     asked = chosen(parsed("methods/dinov2", optimizer_name="sgd", learning_rate=0.5))
     assert (asked["optimizer"], asked["groups"][0]["lr"]) == ("SGD", 0.5)
+    with pytest.raises(RuntimeError) as refused:
+        chosen(parsed("methods/dinov2", optimizer_name="adam"))
+    assert "choose adamw, lars or sgd" in str(user_error_of(refused.value))
 
 
 @pytest.mark.parametrize(

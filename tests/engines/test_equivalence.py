@@ -138,6 +138,17 @@ def test_all_processes_skip_the_step_that_is_bad_for_one(both: list[Result]) -> 
         assert torch.equal(value, both[1]["skipped"]["after"][name]), name
 
 
+def test_prototypes_stand_still_on_two(both: list[Result]) -> None:
+    for rank in both:
+        before, after = rank["frozen"]["before"], rank["frozen"]["after"]
+        assert torch.equal(before["projection_head.last_layer.weight_v"], after["projection_head.last_layer.weight_v"])
+        assert not torch.equal(before["projection_head.layers.0.weight"], after["projection_head.layers.0.weight"])
+
+
+def test_each_process_draws_its_own_stochastic_depth(both: list[Result]) -> None:
+    assert both[0]["draw"] != both[1]["draw"]
+
+
 def test_interleaving_keeps_the_order(both: list[Result]) -> None:
     assert torch.cat([rank["order"] for rank in both]).flatten().tolist() == list(range(8))
 

@@ -58,10 +58,23 @@ def tiny_vit() -> VisionTransformer:
     vit = VisionTransformer(
         12, 4, 1, num_classes=0, embed_dim=16, depth=1, num_heads=2, mlp_ratio=2, dynamic_img_size=True
     )
-    for layer in vit.modules():
-        if isinstance(layer, nn.Linear):  # as they come, class tokens of all images are equal but for rounding
-            nn.init.normal_(layer.weight, std=0.3)
+    spread(vit)
     return vit
+
+
+def spread(vit: nn.Module) -> None:
+    """Draw large weights: as they come, class tokens of all images are equal but for rounding."""
+    for layer in vit.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.3)
+
+
+def moco_v3_vit() -> MoCoV3:
+    """MoCo v3, which draws a ViT's weights anew, on one with large weights."""
+    method = MoCoV3(tiny_vit(), 0.2, 0.9, 16, 8)
+    spread(method.encoder)
+    method.momentum_encoder.load_state_dict(method.encoder.state_dict())
+    return method
 
 
 _DINO = {
@@ -74,7 +87,7 @@ METHODS: dict[str, tuple[Callable[[], SSLMethod], tuple[int, ...]]] = {
     "simclr": (lambda: SimCLR(TinyCNN(), 16, 8), (12, 12)),
     "moco_v2": (lambda: MoCoV2(TinyCNN(), 20, 0.9, 0.2, 16, 8, 2), (12, 12)),
     "moco_v3": (lambda: MoCoV3(TinyCNN(), 1.0, 0.9, 16, 8), (12, 12)),
-    "moco_v3_vit": (lambda: MoCoV3(tiny_vit(), 0.2, 0.9, 16, 8), (12, 12)),
+    "moco_v3_vit": (moco_v3_vit, (12, 12)),
     "barlow_twins": (lambda: BarlowTwins(TinyCNN(), 16, 8), (12, 12)),
     "dino": (lambda: DINO(TinyCNN(), **_DINO), (12, 12, 8)),
     "dino_vit": (lambda: DINO(tiny_vit(), **_DINO), (12, 12, 8)),

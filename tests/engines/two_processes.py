@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,21 @@ class SignalToOne:
     def send(self, _: PretrainingTrainer) -> None:
         if idist.get_rank() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class FirstDraw:
+    """Keeps the first random number of a training."""
+
+    def attach(self, engine: PretrainingTrainer) -> None:
+        engine.add_event_handler(Events.STARTED, self.draw)
+
+    def draw(self, _: PretrainingTrainer) -> None:
+        self.value = float(torch.rand(()))
+
+
+def frozen_prototypes(method: SSLMethod) -> None:
+    """Let the last layer stand still in all steps."""
+    method.schedule = replace(method.schedule, freeze_last_layer=2.0)  # type: ignore[arg-type]
 
 
 def bad_at_second_step(method: SSLMethod) -> None:
@@ -63,6 +79,9 @@ def main(folder: Path) -> None:
     handlers = [tiny_methods.checkpoints_in(folder / "on_one"), SignalToOne()]
     tiny_methods.run("simclr", **resuming, handlers=handlers)
     result["skipped"] = tiny_methods.run("dino", options=StepOptions(on_nonfinite="skip"), change=bad_at_second_step)
+    draw = FirstDraw()
+    result["frozen"] = tiny_methods.run("dino", change=frozen_prototypes, handlers=(draw,))
+    result["draw"] = draw.value
     rank, places = idist.get_rank(), torch.arange(8.0)[:, None]
     result["order"] = encode_interleaved(nn.Identity(), places[4 * rank : 4 * rank + 4])
     torch.save(result, folder / f"{idist.get_rank()}.pt")

@@ -191,7 +191,7 @@ def test_pieces_are_compared_as_a_whole() -> None:
 def test_heads_for_patches_follow_and_prototypes_stand_still_at_first() -> None:
     schedule = DINOSchedule(momentum=0.9, freeze_last_layer=0.1)
     method = small_dinov2(patch_prototypes=40, schedule=schedule)
-    optimizer = torch.optim.AdamW(parameter_groups(method, 0.0), lr=0.01)
+    optimizer = torch.optim.AdamW(parameter_groups(method, 0.04), lr=0.01)
     names = [name for name, p in method.named_parameters() if "last_layer" in name and p.requires_grad]
     assert len(names) == 4  # directions and lengths of both heads
     state = method.state_dict()
@@ -199,6 +199,7 @@ def test_heads_for_patches_follow_and_prototypes_stand_still_at_first() -> None:
     for progress, frozen in ((0.09, True), (0.1, False)):
         optimizer.zero_grad()
         method(random_views(0, VIEWS), progress, KEYS)["loss"].backward()
+        method.before_step(progress)
         optimizer.step()
         assert [torch.equal(before[name], state[name]) for name in names] == [frozen] * 4
     method.after_step(0.0)

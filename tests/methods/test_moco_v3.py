@@ -115,6 +115,18 @@ def test_vit_trains_neither_patch_projection_nor_positions() -> None:
     assert not torch.equal(after["encoder.pos_embed"][:, 1], after["encoder.pos_embed"][:, 2])
 
 
+def test_a_random_vit_is_drawn_as_in_the_authors_code() -> None:
+    torch.manual_seed(0)
+    encoder = MoCoV3(tiny_vit(), hidden_dim=32, output_dim=8).encoder
+    bounds = {"attn.qkv": (16, 16), "attn.proj": (16, 16), "mlp.fc1": (16, 64), "mlp.fc2": (64, 16)}
+    for name, sizes in bounds.items():
+        layer, bound = encoder.blocks[0].get_submodule(name), math.sqrt(6 / sum(sizes))
+        assert 0.9 * bound < layer.weight.abs().max().item() <= bound
+        assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        assert not layer.bias.any()
+    assert 0 < encoder.cls_token.abs().max().item() < 1e-5
+
+
 def test_loaded_vit_keeps_its_positions() -> None:
     encoder = tiny_vit()
     mark_loaded(encoder)
