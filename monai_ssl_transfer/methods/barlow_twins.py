@@ -37,6 +37,10 @@ class BarlowTwins(SSLMethod):
         self.output_dim = output_dim
         self.criterion = BarlowTwinsLoss(lambda_param=redundancy)
 
+    def extra_repr(self) -> str:
+        """What a run is recognised by when it is resumed."""
+        return f"redundancy={self.criterion.lambda_param}"
+
     @property
     def collapsed_loss(self) -> float:
         """D: constant outputs have no correlation, not even with themselves."""

@@ -67,6 +67,12 @@ class MoCoV2(SSLMethod):
         self._waiting: list[Tensor] = []
         self._waiting_since: float | None = None
 
+    def extra_repr(self) -> str:
+        """What a run is recognised by when it is resumed."""
+        queue = f"queue_size={self.queue.size}, queue_precision={self.queue.keys.dtype}"
+        # not batch_norm_groups: they follow the pieces and processes, which may be others when a run goes on
+        return f"temperature={self.criterion.temperature}, {queue}, momentum={self.momentum}"
+
     @property
     def queue(self) -> KeyQueue:
         """The queue of keys, which lightly's loss knows as its memory bank."""

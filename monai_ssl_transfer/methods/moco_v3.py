@@ -62,6 +62,10 @@ class MoCoV3(SSLMethod):
         self.momentum_projection_head = momentum_copy(self.projection_head)
         self.images_compared = 0
 
+    def extra_repr(self) -> str:
+        """What a run is recognised by when it is resumed."""
+        return f"temperature={self.temperature}, momentum={self.momentum}"
+
     @property
     def collapsed_loss(self) -> float | None:
         """4 T ln N for the N images of the last batch: two losses, each 2 T times that of N equal keys."""

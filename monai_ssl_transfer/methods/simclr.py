@@ -49,6 +49,10 @@ class SimCLR(SSLMethod):
         self.criterion = NTXentLoss(temperature=temperature)
         self.images_compared = 0
 
+    def extra_repr(self) -> str:
+        """What a run is recognised by when it is resumed."""
+        return f"temperature={self.criterion.temperature}"
+
     @property
     def continued_head(self) -> nn.Sequential | None:
         """The first of three layers with its batch norm and ReLU (arXiv 2006.10029, section 2)."""
