@@ -10,6 +10,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -220,7 +221,7 @@ def test_every_overlay_fits_its_bundles(overlay: str, bundle: str):
     if "method_name" in train:  # a pretraining
         encoder = wanted.get("encoder_name", "resnet18")
         small = {"image_size": 28 if "dinov2" in encoder else 32, "encoder_name": encoder, "preset#images": 642}
-        parser.update(small | {"encoder_weights": None})
+        parser.update(small | {"encoder_weights": None, "run_length": SimpleNamespace(epochs=100)})
         assert isinstance(parser.get_parsed_content("method"), torch.nn.Module)
         return
     assert ids <= train.keys()
