@@ -73,6 +73,16 @@ class MixedDataset(Dataset):
         item = self.parts[part][number - int(self.ends[part]) + len(self.parts[part])]
         return {**item, "part": part, "key": int(key), "visit": visit}
 
+    def place_of(self, key: int) -> str:
+        """Where an image is, for messages.
+
+        Args:
+            key: as ``MixedBatchSampler`` gives it.
+        """
+        number = int(key) % VISIT
+        part = int(np.searchsorted(self.ends, number, side="right"))
+        return f"{number - int(self.ends[part]) + len(self.parts[part])} of store {part + 1}"
+
     def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """One batch, by store.
 

@@ -149,17 +149,21 @@ class ArithmeticBatchSampler(Sampler[list[int]]):
         self.rank = rank
         self.world_size = world_size
         self.batches = n // batch_size
+        self.epochs_per_pass = 1
         self._epoch = 0
         self._batch = 0
 
     def shorten(self, batches: int) -> None:
-        """Let an epoch have fewer batches than a pass over the data; the rest of a pass is left out.
+        """Let an epoch have fewer batches than a pass over the data.
+
+        A pass then has as many epochs as fit in, with different images each; the rest of a pass is left out.
 
         Raises:
             IndexError: when a pass has fewer batches.
         """
         if not 1 <= batches <= self.batches:
             raise IndexError(f"an epoch of {batches} batches cannot be had from a pass of {self.batches}")
+        self.epochs_per_pass = self.n // self.batch_size // batches
         self.batches = batches
 
     def set_position(self, epoch: int, batch: int) -> None:
@@ -169,7 +173,7 @@ class ArithmeticBatchSampler(Sampler[list[int]]):
         self._epoch, self._batch = epoch, batch
 
     def at(self, epoch: int, batch: int) -> list[int]:
-        """This rank's part of one batch."""
+        """This rank's part of one batch of a whole pass."""
         share = self.batch_size // self.world_size
         start = batch * self.batch_size + self.rank * share
         return epoch_order(self.n, self.seed, epoch)(np.arange(start, start + share)).tolist()
@@ -181,4 +185,5 @@ class ArithmeticBatchSampler(Sampler[list[int]]):
         epoch, first = self._epoch, self._batch
         self._epoch, self._batch = epoch + 1, 0
         for batch in range(first, len(self)):
-            yield self.at(epoch, batch)
+            turn, part = divmod(epoch, self.epochs_per_pass)
+            yield self.at(turn, part * len(self) + batch)

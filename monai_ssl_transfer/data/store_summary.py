@@ -23,9 +23,6 @@ def store_summary(store: Any) -> dict[str, Any]:
     if hasattr(store, "shares"):
         stores = [store_summary(part) | {"share": share} for part, share in zip(store.parts, store.shares, strict=True)]
         return {"modality": "mixed", "images": len(store), "stores": stores}
-    if hasattr(store, "shares"):  # several stores that are mixed
-        stores = [store_summary(part) for part in store.parts]
-        return {"modality": "mixed", "stores": stores, "shares": list(store.shares)}
     groups = len(np.unique(store.patient_numbers()))
     if store.pixels == "rgb":
         labelled = int((store.index["label"] >= 0).sum())

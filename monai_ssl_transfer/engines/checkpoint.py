@@ -17,13 +17,13 @@ from ignite.engine import Events
 
 from monai_ssl_transfer.engines.checkpoint_files import (
     checkpoint_path,
-    read_newest_checkpoint,
     remove_leftovers,
     set_aside,
     write_checkpoint,
 )
 from monai_ssl_transfer.engines.pretraining import PretrainingEvents, PretrainingTrainer
 from monai_ssl_transfer.engines.random_state import random_states, set_random_states
+from monai_ssl_transfer.engines.shared_checkpoint import read_same_checkpoint
 from monai_ssl_transfer.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class ExactResumeHandler:
         folder: where the checkpoints lie, for example ``<output_dir>/checkpoints``.
         fingerprint: what must be the same for a run to go on: names to plain values.
         options: when to save and whether to go on.
+        changeable: settings that may change when the run goes on; the log says so.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class ExactResumeHandler:
         folder: str | Path,
         fingerprint: Mapping[str, Any],
         options: ResumeOptions | None = None,
+        changeable: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.fingerprint = {name: str(value) for name, value in fingerprint.items()}
         self.options = options or ResumeOptions()
+        self.changeable = {name: str(value) for name, value in (changeable or {}).items()}
         self._signal: int | None = None
         self._previous: dict[int, Any] = {}
         self._saved = -1
@@ -90,7 +93,7 @@ class ExactResumeHandler:
             if not self.options.resume and (aside := set_aside(self.folder)):
                 logger.info("starting anew; the older checkpoints were moved to %s", aside)
         idist.barrier()
-        found = read_newest_checkpoint(self.folder)
+        found = read_same_checkpoint(self.folder)
         if found is not None:
             self.restore(engine, *found)
         # attached only now, so that it comes after the epoch's other handlers and saves what they left
@@ -104,8 +107,16 @@ class ExactResumeHandler:
             TrainingError: when the checkpoint belongs to a run with other settings.
         """
         self._require_same_run(path, content)
-        engine.method.load_state_dict(content["method"])
-        engine.optimizer.load_state_dict(content["optimizer"])
+        self._note_changes(content.get("changeable", {}))
+        try:
+            engine.method.load_state_dict(content["method"])
+            engine.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            difference = str(error).splitlines()[-1].strip()
+            raise TrainingError(
+                f"{path} does not fit this run: its method or optimizer has other tensors ({difference}); "
+                "choose another --output_dir, or start anew in this one with --resume false."
+            ) from error
         for name, handler in _stateful(engine).items():
             if name in content["handlers"]:
                 handler.load_state_dict(content["handlers"][name])
@@ -132,6 +143,7 @@ class ExactResumeHandler:
             content = {
                 "format": _FORMAT,
                 "fingerprint": self.fingerprint,
+                "changeable": self.changeable,
                 "iteration": engine.completed,
                 "skipped": engine.guard.skipped,
                 "method": engine.method.state_dict(),
@@ -193,16 +205,34 @@ class ExactResumeHandler:
             raise KeyboardInterrupt  # asked twice: do not wait for the step's end
         self._signal = number
 
+    def _note_changes(self, saved: Mapping[str, str]) -> None:
+        for name, value in self.changeable.items():
+            if name in saved and saved[name] != value:
+                logger.info("going on with %s %s, which was %s before", name, value, saved[name])
+
     def _require_same_run(self, path: Path, content: dict[str, Any]) -> None:
         saved = content["fingerprint"]
         names = sorted(saved.keys() | self.fingerprint.keys())
         changed = [name for name in names if saved.get(name) != self.fingerprint.get(name)]
         if content["format"] != _FORMAT or changed:
-            differences = ", ".join(f"{name} {saved.get(name)} -> {self.fingerprint.get(name)}" for name in changed)
+            differences = ", ".join(
+                f"{name} {_difference(saved.get(name), self.fingerprint.get(name))}" for name in changed
+            )
             raise TrainingError(
                 f"{path} belongs to a run with other settings ({differences or 'format'}); choose another "
-                "--output_dir, or start anew in this one with --resume false."
+                f"--output_dir, with --continued_run {self.folder.parent} to go on from what was learnt, or start anew "
+                "in this one with --resume false."
             )
+
+
+def _difference(saved: str | None, own: str | None) -> str:
+    """Two values, without the lines that long ones (the text of a method) have in common."""
+    before, after = str(saved), str(own)
+    if "\n" in before and "\n" in after:
+        old, new = before.splitlines(), after.splitlines()
+        pairs = [(one.strip(), other.strip()) for one, other in zip(old, new, strict=False) if one != other]
+        before, after = pairs[0] if pairs else (f"{len(old)} lines", f"{len(new)} lines")
+    return f"{before} -> {after}"
 
 
 def _stateful(engine: PretrainingTrainer) -> dict[str, Any]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Events
 
-from monai_ssl_transfer.engines.checkpoint_files import read_newest_checkpoint
+from monai_ssl_transfer.engines.fingerprint import file_hash
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+from monai_ssl_transfer.engines.shared_checkpoint import read_same_checkpoint
 from monai_ssl_transfer.errors import TrainingError
+from monai_ssl_transfer.weights import EncoderCard
+from monai_ssl_transfer.weights.save import CARD_NAME
 
 logger = logging.getLogger(__name__)
 
 SAME = ("method", "encoder", "channels")
-"""What both runs must have in common, by its name in a checkpoint's fingerprint."""
+"""What both runs must have in common, by its name in a checkpoint's fingerprint; of the method, its class."""
 
 
 class ContinuedRun:
@@ -46,20 +50,22 @@ class ContinuedRun:
                 "--encoder_weights or --continued_run."
             )
         self.run = None if run is None else Path(run)
-        self.fingerprint = {name: str(fingerprint[name]) for name in SAME}
+        self.kind = _kind(fingerprint)
         self.epoch_offset = 0
+        self.source: dict[str, Any] | None = None
 
     def attach(self, engine: PretrainingTrainer) -> None:
         """Register on the trainer."""
         engine.add_event_handler(Events.STARTED, self.start)
 
     def state_dict(self) -> dict[str, Any]:
-        """The epochs before this run's first one."""
-        return {"epoch_offset": self.epoch_offset}
+        """The epochs before this run's first one, and what it started from."""
+        return {"epoch_offset": self.epoch_offset, "source": self.source}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the same epochs."""
         self.epoch_offset = int(state["epoch_offset"])
+        self.source = state.get("source")
 
     def start(self, engine: PretrainingTrainer) -> None:
         """Load the other run's end, unless this run has begun before.
@@ -68,11 +74,12 @@ class ContinuedRun:
             TrainingError: when the other run has no checkpoint, or another method, encoder or channels.
         """
         if self.run is not None and engine.state.iteration == 0:
-            found = read_newest_checkpoint(self.run / "checkpoints")
+            found = read_same_checkpoint(self.run / "checkpoints")
             if found is None:
                 raise TrainingError(f"{self.run} has no checkpoints to continue from; give the output_dir of a run.")
             self._take_over(engine, *found)
         engine.epoch_offset = self.epoch_offset
+        engine.continued_from = self.source
 
     def _take_over(self, engine: PretrainingTrainer, path: Path, content: dict[str, Any]) -> None:
         self._require_same_kind(path, content["fingerprint"])
@@ -87,6 +94,7 @@ class ContinuedRun:
         epochs = math.ceil(content["iteration"] / int(content["fingerprint"]["iterations"]))
         before = content["handlers"].get(type(self).__name__, {"epoch_offset": 0})
         self.epoch_offset = before["epoch_offset"] + epochs
+        self.source = _source(path)
         logger.info(
             "continuing %s after %d of its %s epochs, as epoch %d of the data's order",
             path,
@@ -96,12 +104,29 @@ class ContinuedRun:
         )
 
     def _require_same_kind(self, path: Path, other: dict[str, str]) -> None:
-        changed = [name for name in SAME if other.get(name) != self.fingerprint[name]]
+        kind = _kind(other)
+        changed = [name for name in SAME if kind[name] != self.kind[name]]
         if changed:
             raise TrainingError(
                 f"{path} cannot be continued by a run with another {' and '.join(changed)}; give the settings of that "
                 "run, or start from its encoder alone with --encoder_weights."
             )
+
+
+def _source(path: Path) -> dict[str, Any]:
+    """What the card says of the checkpoint: its file name and hash, and where that run's encoder came from."""
+    source: dict[str, Any] = {"file": path.name, "sha256": file_hash(path)}
+    card_file = path.parent.parent / CARD_NAME
+    if card_file.is_file():
+        card = EncoderCard.from_json(card_file.read_text(encoding="utf-8"), str(card_file))
+        source |= {"licence": card.licence, "method": card.method, "source_hash": card.source_hash}
+    return source
+
+
+def _kind(fingerprint: Mapping[str, Any]) -> dict[str, str]:
+    """The class of the method, the encoder and the channels: schedules and rates may differ, the tensors may not."""
+    kind = {name: str(fingerprint.get(name)) for name in SAME}
+    return kind | {"method": kind["method"].partition("(")[0]}
 
 
 def _load_optimizer(engine: PretrainingTrainer, content: dict[str, Any], path: Path) -> None:

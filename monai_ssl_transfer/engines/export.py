@@ -10,6 +10,7 @@ import ignite.distributed as idist
 from ignite.engine import Events
 
 from monai_ssl_transfer.data.store_summary import store_summary
+from monai_ssl_transfer.engines.fingerprint import source_of
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
 from monai_ssl_transfer.engines.transfer import save_model
 from monai_ssl_transfer.engines.versions import versions
@@ -19,9 +20,17 @@ from monai_ssl_transfer.views.recipes import Recipe
 from monai_ssl_transfer.views.windows import channel_windows, channels_count, normalisation
 from monai_ssl_transfer.weights import EncoderCard, save_encoder, save_projection_head
 
+_LICENCE = "weights: as the pretraining data allows; code: Apache-2.0"
+
 
 def pretraining_card(
-    architecture: str, channels: str, image_size: int, recipe: Recipe, store: Any, method: str
+    architecture: str,
+    channels: str,
+    image_size: int,
+    recipe: Recipe,
+    store: Any,
+    method: str,
+    encoder_weights: str | Path | None = None,
 ) -> EncoderCard:
     """The card of an encoder that is pretrained on CT slices or on frames of endoscopies.
 
@@ -32,7 +41,9 @@ def pretraining_card(
         recipe: the views.
         store: the ``SliceStore``.
         method: name of the method.
+        encoder_weights: file that the encoder started from, if any.
     """
+    source = source_of(encoder_weights)
     mean, std = normalisation(channels)
     return EncoderCard(
         architecture=architecture,
@@ -42,12 +53,12 @@ def pretraining_card(
         mean=mean,
         std=std,
         image_size=image_size,
-        method={"name": method},
+        method={"name": method} | ({} if source is None else {"started_from": source}),
         recipe={"views": [asdict(view) for view in recipe]},
         data=store_summary(store),
         versions=versions(),
         source_hash=store.content_hash,
-        licence="weights: as the pretraining data allows; code: Apache-2.0",
+        licence=_LICENCE if source is None or "licence" not in source else f"{_LICENCE}; start: {source['licence']}",
     )
 
 
@@ -59,7 +70,7 @@ class EncoderExporter:
     Args:
         method: its ``transfer_encoder`` is written.
         folder: the run's ``output_dir``.
-        card: what the encoder is; its pooling is added, and the number of epochs to its ``method``.
+        card: what the encoder is; its pooling is added; epochs, options and an earlier run to its ``method``.
     """
 
     def __init__(self, method: SSLMethod, folder: str | Path, card: EncoderCard) -> None:
@@ -72,9 +83,20 @@ class EncoderExporter:
         if idist.get_rank() == 0:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.export)
 
+    def _facts(self, engine: PretrainingTrainer) -> dict[str, Any]:
+        """How far the run is, where it began, and the method's options."""
+        facts = {
+            "epochs": engine.state.epoch,
+            "of_epochs": engine.state.max_epochs,
+            "options": self.method.extra_repr(),
+        }
+        if engine.continued_from is not None:
+            facts |= {"continued_from": engine.continued_from, "earlier_epochs": engine.epoch_offset}
+        return facts
+
     def export(self, engine: PretrainingTrainer) -> None:
         """Write the encoder as it is now."""
-        self.card.method.update({"epochs": engine.state.epoch, "of_epochs": engine.state.max_epochs})
+        self.card.method.update(self._facts(engine))
         encoder = self.method.transfer_encoder
         file = save_encoder(encoder, self.folder, replace(self.card, pooling=pooling_of(encoder)))
         if (head := self.method.continued_head) is not None:

@@ -33,9 +33,9 @@ def explained(error: BaseException, step: int, last_good: str) -> str | None:
         return None
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _matches(_NO_MEMORY, error):
         return (
-            f"Memory is full at step {step}: raise --accumulation (the same result with less memory) or lower "
-            "--batch_size, --image_size; --precision bf16 and, for a ViT, --activation_checkpointing true save memory "
-            f"too, the last good state is {last_good}."
+            f"Memory is full at step {step}: give the same command a higher --accumulation or "
+            "--activation_checkpointing true, or lower --batch_size or --image_size or choose --precision bf16 "
+            f"{other_settings(last_good)}; the last good state is {last_good}."
         )
     if idist.get_world_size() > 1 and _matches(_LOST, error):
         return lost_process(step, last_good)
@@ -53,6 +53,17 @@ def lost_process(step: int, last_good: str) -> str:
         f"Another process of this run was lost or did not answer in time at step {step}: look at what it said; the "
         f"last good state is {last_good}, and the same command goes on from there: {command()}"
     )
+
+
+def other_settings(last_good: str) -> str:
+    """How to go on with settings that a resume refuses.
+
+    Args:
+        last_good: the newest checkpoint.
+    """
+    if not last_good.endswith(".ckpt"):
+        return "and start again"
+    return f"with --continued_run {Path(last_good).parent.parent} and a new --output_dir"
 
 
 def last_good(newest: str | None) -> str:
@@ -77,4 +88,5 @@ def command() -> str:
 
 def _matches(pattern: re.Pattern[str], error: BaseException) -> bool:
     """Only errors of torch and of the operating system: a message of anything else may say such words by chance."""
-    return isinstance(error, (RuntimeError, OSError)) and pattern.search(str(error)) is not None
+    of_a_file = isinstance(error, OSError) and error.filename is not None  # NFS times out too
+    return isinstance(error, (RuntimeError, OSError)) and not of_a_file and pattern.search(str(error)) is not None

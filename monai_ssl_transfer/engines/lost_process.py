@@ -10,8 +10,11 @@ import signal
 import sys
 import threading
 import time
+from datetime import timedelta
+from typing import Any
 
 import ignite.distributed as idist
+import torch
 from ignite.engine import Events
 
 from monai_ssl_transfer.engines.faults import last_good, lost_process
@@ -21,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 MARGIN = 60.0
 """Seconds by which the collectives' own time limit is longer, so that this one speaks first."""
+EVALUATION = timedelta(days=1)
+"""Longest time that the other processes wait for the first one's evaluation."""
 
 
 class LostProcessWatch:
@@ -32,8 +37,8 @@ class LostProcessWatch:
     (``signal.set_wakeup_fd``).
 
     Args:
-        seconds: longest time for one step; the views, a compilation and waiting for the first process's evaluation
-            between two epochs count.
+        seconds: longest time for one step; the views and a compilation count. The first process's evaluation between
+            two epochs may take longer: the others wait for it, up to a day.
         grace: seconds that a step may go on after SIGTERM or SIGINT; torchrun kills after 30.
     """
 
@@ -42,17 +47,21 @@ class LostProcessWatch:
         self.grace = grace
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._patient: Any = None
 
     def attach(self, engine: PretrainingTrainer) -> None:
         """Register on the trainer, if there are other processes."""
         if idist.get_world_size() == 1:
             return
         engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.wait_for_all)
         for event in (Events.COMPLETED, Events.TERMINATE, PretrainingEvents.BROKEN_OFF):
             engine.add_event_handler(event, self.stop)
 
     def start(self, engine: PretrainingTrainer) -> None:
         """Start the thread."""
+        if self._patient is None:
+            self._patient = torch.distributed.new_group(backend="gloo", timeout=EVALUATION)
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         previous = -1
@@ -62,6 +71,14 @@ class LostProcessWatch:
         self._ended.clear()
         self._thread = threading.Thread(target=self._watch, args=(engine, reading), daemon=True)
         self._thread.start()
+
+    def wait_for_all(self, _: PretrainingTrainer) -> None:
+        """Wait for the process that evaluates, in a group whose time limit is not that of a step.
+
+        gloo, whatever the backend of the run: it notices at once when a process is lost. Attached before the handler
+        of the checkpoints, whose own exchange between the processes has the step's limit.
+        """
+        torch.distributed.barrier(group=self._patient)
 
     def stop(self, _: PretrainingTrainer) -> None:
         """End the thread."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ignite.distributed as idist
 import torch
 from torch import Tensor, nn
 
-from monai_ssl_transfer.engines.faults import last_good
+from monai_ssl_transfer.engines.faults import last_good, other_settings
 from monai_ssl_transfer.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
 MOST_IN_A_ROW = 20
+MOST_NAMED = 20
 
 
 class FiniteGuard:
@@ -24,9 +26,11 @@ class FiniteGuard:
     Args:
         method: its buffers (queue, centre, running statistics) are put back when a step is skipped.
         skip: go on after such a step instead of stopping.
+        place_of: what an image is called in messages, by its key; default the key, its number in the store.
     """
 
-    def __init__(self, method: nn.Module, skip: bool) -> None:
+    def __init__(self, method: nn.Module, skip: bool, place_of: Callable[[int], str] | None = None) -> None:
+        self.place_of = place_of or str
         self.method = method
         self.skip = skip
         self.skipped = 0
@@ -71,7 +75,7 @@ class FiniteGuard:
             self.in_a_row = 0
             return True
         what, value = ("gradient", values[1]) if math.isfinite(values[0]) else ("loss", values[0])
-        images = _suspects(own_loss, keys)
+        images = self._named(_suspects(own_loss, keys))
         self.in_a_row += 1
         if self.skip and self.in_a_row < MOST_IN_A_ROW:
             self.skipped += 1
@@ -79,10 +83,17 @@ class FiniteGuard:
             logger.warning("the %s is %s at %s, for the store's images %s; skipped", what, value, place, images)
             return False
         often = f"{self.in_a_row} times in a row, now " if self.skip else ""
+        good = last_good(newest)
+        leave_out = "" if self.skip else "give the same command --on_nonfinite skip to go on without such steps, or "
         raise TrainingError(
-            f"The {what} is {value} {often}at {place}, for the store's images {images}; look at these images or lower "
-            f"--learning_rate, the last good state is {last_good(newest)}."
+            f"The {what} is {value} {often}at {place}, for the store's images {images}; look at these images, "
+            f"{leave_out}lower --learning_rate {other_settings(good)}; the last good state is {good}."
         )
+
+    def _named(self, images: Sequence[int]) -> str:
+        """The first images of a list, and how many more there are."""
+        named = ", ".join(self.place_of(image) for image in images[:MOST_NAMED])
+        return named if len(images) <= MOST_NAMED else f"{named} and {len(images) - MOST_NAMED} more"
 
 
 def _suspects(own_loss: Tensor, keys: Tensor) -> list[int]:

@@ -43,7 +43,8 @@ class PretrainingTrainer(Trainer):
 
     ``completed`` counts whole iterations; ``step_open`` is true inside of one, when the state cannot be saved.
     ``epoch_offset`` (0) is added to the epoch in the order of the data and in all random numbers: a run that goes on
-    from another one's end sets it.
+    from another one's end sets it, and ``continued_from`` to what is known of that run. ``step_skipped`` tells whether
+    the last step was skipped.
 
     Args:
         device: where the method lives.
@@ -81,6 +82,8 @@ class PretrainingTrainer(Trainer):
         self.last_checkpoint: str | None = None
         self.completed = 0
         self.epoch_offset = 0
+        self.continued_from: dict[str, Any] | None = None
+        self.step_skipped = False
         self.step_open = False
         # a loader without its own generator draws its workers' seed from the global one, once more after a resume
         if isinstance(train_data_loader, DataLoader) and train_data_loader.generator is None:
@@ -95,7 +98,9 @@ class PretrainingTrainer(Trainer):
             event_names=[PretrainingEvents],  # type: ignore[list-item]
         )
         self.gradients = StepGradients(self._prepared(method), method, self.options)
-        self.guard = FiniteGuard(method, self.options.on_nonfinite == "skip")
+        self.state.embedding = None
+        dataset = getattr(train_data_loader, "dataset", None)
+        self.guard = FiniteGuard(method, self.options.on_nonfinite == "skip", getattr(dataset, "place_of", None))
         self.add_event_handler(Events.EPOCH_STARTED, _set_position)
         self.handlers = list(train_handlers or ())
         self._register_handlers(self.handlers)
@@ -134,14 +139,14 @@ class PretrainingTrainer(Trainer):
             SystemExit: 128 + signal after SIGTERM or SIGINT, when the state has been saved.
         """
         self.method.train()
+        if (rank := idist.get_rank()) > 0:
+            # weights are alike by one seed; stochastic depth must not be, and states that are restored come after this
+            torch.manual_seed(self.seed + rank)
         self.optimizer.zero_grad(set_to_none=True)
         try:
             super().run()
         except Exception as error:
             self.fire_event(PretrainingEvents.BROKEN_OFF)
-        if (rank := idist.get_rank()) > 0:
-            # weights are alike by one seed; stochastic depth must not be, and states that are restored come after this
-            torch.manual_seed(self.seed + rank)
             sentence = explained(error, self.state.iteration, last_good(self.last_checkpoint))
             if sentence is not None:
                 raise TrainingError(sentence) from error
@@ -163,12 +168,13 @@ class PretrainingTrainer(Trainer):
             IterationEvents.BACKWARD_COMPLETED,
         ):
             engine.fire_event(event)
+        self.method.before_step(self.progress)
         scalars = _mean_over_processes({name: value for name, value in output.items() if _is_scalar(value)})
         made = self._update(scalars["loss"], output["loss"], keys)
+        self.step_skipped = not made
         if made:
             engine.state.embedding = embedding
         if self.guard.skip:
-        self.method.before_step(self.progress)
             engine.state.metrics["skipped"] = self.guard.skipped
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         self.completed, self.step_open = engine.state.iteration, False

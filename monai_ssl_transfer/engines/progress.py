@@ -145,10 +145,10 @@ class EpochRecords:
         engine.state.metrics.clear()
 
     def iteration_completed(self, engine: PretrainingTrainer) -> None:
-        """Add up the scalars of this iteration, unless it was skipped because they are none."""
+        """Add up the scalars of this iteration, unless it was skipped."""
+        if engine.step_skipped:
+            return  # the output is that of the step before, which was counted
         scalars = {name: float(value) for name, value in engine.state.output[0].items()}
-        if not all(map(math.isfinite, scalars.values())):
-            return
         for name, value in scalars.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1

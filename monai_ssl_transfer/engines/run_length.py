@@ -12,6 +12,8 @@ from monai_ssl_transfer.errors import TrainingError
 logger = logging.getLogger(__name__)
 
 _CANDIDATES = 64
+_PERIODS = 20
+_LEAST_STEPS = 10
 
 
 class ShortenedSampler(Protocol):
@@ -42,8 +44,10 @@ def run_length(sampler: ShortenedSampler, epochs: int, total_images: float | Non
     """Give a run its length; one in images shortens the sampler's epochs so that they are equal and add up to it.
 
     An epoch is then at most a pass over the data, usually a little less: the rest of a pass is left out, another rest
-    in every epoch. Where that misses the wanted number of steps by more than 1 % (in short runs), epochs are as short
-    as half a pass if that comes nearer. The log says what was wanted and what it is.
+    in every epoch. A run of fewer passes than 20 has at least 20 epochs, each a part of a pass, so that it is measured,
+    saved and exported on its way; fewer where they would have fewer than 10 steps. Where the number of steps misses the
+    wanted one by more than 1 % (in short runs), epochs are as short as half of that if that comes nearer. The log says
+    what was wanted and what it is.
 
     Args:
         sampler: of the whole batches (all processes); its epochs are shortened where needed.
@@ -79,7 +83,8 @@ def run_length(sampler: ShortenedSampler, epochs: int, total_images: float | Non
 def _equal_epochs(steps: int, longest: int) -> RunLength:
     """Epochs of one length, none longer than a pass, with about so many steps altogether."""
     fewest = math.ceil(steps / longest)
-    candidates = range(fewest, fewest + min(fewest, _CANDIDATES) + 1)
+    parts = max(1, math.ceil(min(_PERIODS, steps // _LEAST_STEPS) / fewest))  # of a pass
+    candidates = [passes * parts for passes in range(fewest, fewest + min(fewest, _CANDIDATES) + 1)]
     lengths = [RunLength(epochs, max(1, round(steps / epochs))) for epochs in candidates]
     misses = [abs(one.epochs * one.steps_per_epoch - steps) for one in lengths]
     near = next((place for place, miss in enumerate(misses) if miss <= 0.01 * steps), misses.index(min(misses)))

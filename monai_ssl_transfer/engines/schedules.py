@@ -127,13 +127,14 @@ class CosineScheduleHandler:
             raise TrainingError("LARS without weight decay adapts no layer; give a small one, --weight_decay 1e-6.")
         ratio = f"{self.batch_size}/{options.reference_batch}"
         logger.info(
-            "learning rate %g = %g x %s (%s rule; global batch %s), %g warm-up epochs, then a cosine to %g%s",
+            "learning rate %g = %g x %s (%s rule; global batch %s), %g warm-up epochs%s, then a cosine to %g%s",
             self._scaled(options.reference_lr),
             options.reference_lr,
             ratio if options.rule == "linear" else f"sqrt({ratio})",
             options.rule,
             self._batch(),
             self._warmup(engine) * (engine.state.max_epochs or 1),
+            self._cut(engine),
             self._scaled(options.final_lr),
             self._factors(),
         )
@@ -158,12 +159,21 @@ class CosineScheduleHandler:
 
     def _warmup(self, engine: PretrainingTrainer) -> float:
         """Warm-up as a fraction of training."""
+        return min(self._wanted_warmup(engine), self.options.longest_warmup)
+
+    def _wanted_warmup(self, engine: PretrainingTrainer) -> float:
+        """The same before it is cut."""
         epochs, length = engine.state.max_epochs or 1, engine.state.epoch_length or 1
         if self.options.warmup_images is not None:
-            share = self.options.warmup_images / (epochs * length * self.batch_size)
-        else:
-            share = self.options.warmup_epochs / epochs
-        return min(share, self.options.longest_warmup)
+            return self.options.warmup_images / (epochs * length * self.batch_size)
+        return self.options.warmup_epochs / epochs
+
+    def _cut(self, engine: PretrainingTrainer) -> str:
+        wanted, longest = self._wanted_warmup(engine), self.options.longest_warmup
+        if wanted <= longest:
+            return ""
+        epochs = wanted * (engine.state.max_epochs or 1)
+        return f" ({epochs:g} were asked for, but longest_warmup is {longest:g} of the run)"
 
     def _batch(self) -> str:
         """The global batch and what it is made of."""

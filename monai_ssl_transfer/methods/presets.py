@@ -108,4 +108,4 @@ def _between(images: int, small: float, large: float, digits: int) -> float:
 def _log(method: str, chosen: Preset) -> None:
     numbers = [(name.replace("_", " "), value) for name, value in asdict(chosen).items() if name != "images"]
     text = ", ".join(f"{name} {value:,}" for name, value in numbers if value is not None)
-    logger.info("%s with %s images: %s", method, f"{chosen.images:,}", text)
+    logger.info("%s with %s images, where nothing else is given: %s", method, f"{chosen.images:,}", text)

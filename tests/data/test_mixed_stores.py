@@ -6,7 +6,8 @@ import torch
 
 from monai_ssl_transfer.data.mixed_stores import VISIT, MixedBatchSampler, MixedDataset, MixedStores, mixing_order
 from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
-from monai_ssl_transfer.errors import DataError
+from monai_ssl_transfer.engines.nonfinite import FiniteGuard
+from monai_ssl_transfer.errors import DataError, TrainingError
 
 
 class Store:
@@ -119,3 +120,14 @@ def test_shares_that_cannot_be_had_are_refused() -> None:
         MixedBatchSampler(mixed(), (0.625, 0.375), 8, 0, world_size=2)
     with pytest.raises(DataError, match="9 slices do not fill"):
         MixedBatchSampler(mixed(), (0.5, 0.5), 20, 0)
+
+
+def test_an_image_has_a_name_in_messages() -> None:
+    dataset = mixed()
+    sizes = [len(part) for part in dataset.parts]
+    assert dataset.place_of(3) == "3 of store 1"
+    assert dataset.place_of(sizes[0]) == dataset.place_of(7 * VISIT + sizes[0]) == "0 of store 2"
+    guard = FiniteGuard(torch.nn.Identity(), False, dataset.place_of)
+    keys = torch.arange(sizes[0] - 1, sizes[0] + 1).repeat(12)
+    with pytest.raises(TrainingError, match=f"images {sizes[0] - 1} of store 1, 0 of store 2, .* and 4 more; look"):
+        guard.accepts(torch.tensor(torch.nan), torch.tensor(1.0), torch.tensor(torch.nan), "step 1", keys, None)

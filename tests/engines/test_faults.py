@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 
+from monai_ssl_transfer.engines import faults
 from monai_ssl_transfer.engines.faults import explained
 
 LIMIT = 8  # seconds that a step may last
@@ -96,7 +98,7 @@ def test_full_memory_says_which_setting_to_lower(tmp_path: Path) -> None:
     )
     assert ended.returncode == 1
     last = ended.stderr.strip().splitlines()[-1]
-    assert "Memory is full at step 4: raise --accumulation" in last
+    assert "Memory is full at step 4: give the same command a higher --accumulation" in last
     for setting in ("--batch_size", "--image_size", "--precision bf16", "--activation_checkpointing true"):
         assert setting in last
     assert "step_0000000003.ckpt" in last
@@ -107,3 +109,58 @@ def test_other_errors_keep_their_own_words() -> None:
     assert explained(RuntimeError("shapes do not fit"), 3, "x") is None
     # alone, nothing can be lost
     assert explained(RuntimeError("Connection closed by peer"), 3, "x") is None
+
+
+def test_a_slow_disk_is_no_lost_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults.idist, "get_world_size", lambda: 2)
+    slow = OSError(errno.ETIMEDOUT, "Connection timed out", "/mnt/stores/ct/pixels.bin")
+    assert explained(slow, 3, "x") is None
+    assert "was lost" in str(explained(RuntimeError("Connection closed by peer"), 3, "x"))
+
+
+def test_remedies_name_the_run_that_is_continued() -> None:
+    said = str(explained(MemoryError(), 3, "runs/one/checkpoints/step_0000000003.ckpt"))
+    assert "the same command a higher --accumulation" in said
+    assert "--precision bf16 with --continued_run runs/one and a new --output_dir" in said
+    assert "--continued_run" not in str(explained(MemoryError(), 3, "the start: no checkpoint was written yet"))
+
+
+_EVALUATES = """
+import os, sys, time
+from datetime import timedelta
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch, tiny_run
+import ignite.distributed as idist
+from ignite.engine import Events
+from monai_ssl_transfer.engines.lost_process import LostProcessWatch
+torch.set_num_threads(1)
+Path({folder!r}, "imported_" + os.environ["RANK"]).touch()
+while len(list(Path({folder!r}).glob("imported_*"))) < 2:  # the limit is for steps, not for imports
+    time.sleep(0.05)
+idist.initialize("gloo", init_method="file://{folder}/place", world_size=2, rank=int(os.environ["RANK"]),
+                 timeout=timedelta(seconds=3))
+class Slow:
+    def attach(self, engine):
+        if idist.get_rank() == 0:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: time.sleep(7))
+trainer = tiny_run.build(Path({folder!r}), epochs=1, handlers=[Slow(), LostProcessWatch(2.0)])
+trainer.run()
+idist.finalize()
+"""
+
+
+def test_a_long_evaluation_is_no_lost_process(tmp_path: Path) -> None:
+    program = _EVALUATES.format(tests=str(Path(tiny_run.__file__).parent), folder=str(tmp_path))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            text=True,
+            stderr=subprocess.PIPE,
+            env=environment | {"RANK": one, "LOCAL_RANK": one},
+        )
+        for one in ("0", "1")
+    ]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said

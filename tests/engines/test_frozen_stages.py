@@ -42,7 +42,7 @@ def views(image: Tensor, size: Tensor, sample: Tensor, epoch: int) -> list[Tenso
     return [picture, picture.flip(-1)]
 
 
-def run(folder: Path, name: str, stages: int | str, epochs: int = 1) -> list[dict[str, Tensor]]:
+def run(folder: Path, name: str, stages: int | str, epochs: float = 1) -> list[dict[str, Tensor]]:
     """The encoders' states at the start and after each of two epochs, by FrozenStages in the first of them."""
     torch.manual_seed(0)
     method = Follower(name)
@@ -97,3 +97,13 @@ def test_stages_that_an_encoder_does_not_have_are_refused() -> None:
     for encoder, stages in ((resnet, 5), (vit, 13), (resnet, 0), (resnet, "most")):
         with pytest.raises(TrainingError, match="choose 1 to"):
             lower_stages(encoder, stages)
+
+
+def test_a_fraction_of_an_epoch_and_a_run_that_learns_nothing(tmp_path: Path) -> None:
+    start, first, _ = run(tmp_path / "a", "resnet18", "all", 0.5)  # one of two steps
+    assert {"conv1.weight", "layer4.1.conv2.weight"} <= moved(start, first, "encoder.")
+    for epochs in (2, 1.6):  # of two epochs of two steps
+        with pytest.raises(TrainingError, match="for the whole run"):
+            run(tmp_path / f"{epochs}", "resnet18", "all", epochs)
+    with pytest.raises(TrainingError, match="above 0"):
+        run(tmp_path / "b", "resnet18", "all", -1)

@@ -227,7 +227,8 @@ def test_a_loss_that_is_no_number_stops_with_all_facts(tmp_path: Path) -> None:
     sampler.set_position(1, 1)
     numbers = next(iter(sampler))
     assert "step 7 (epoch 2)" in str(caught.value)
-    assert str(numbers) in str(caught.value)
+    assert f"images {', '.join(map(str, numbers))}; look at" in str(caught.value)
+    assert "--on_nonfinite skip" in str(caught.value) and f"--continued_run {tmp_path} and" in str(caught.value)
     assert "step_0000000006.ckpt" in str(caught.value)
 
 

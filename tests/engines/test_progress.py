@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import tiny_run
 import torch
+from ignite.engine import Events
 from torch import Tensor
 
 from monai_ssl_transfer.engines import progress
 from monai_ssl_transfer.engines.collapse import CollapseMonitor, CollapseOptions
+from monai_ssl_transfer.engines.pretraining import StepOptions
 from monai_ssl_transfer.engines.progress import PretrainingProgress
 
 
@@ -55,8 +57,6 @@ def test_records_hold_means_of_the_epoch(tmp_path: Path) -> None:
 
     class Watcher:
         def attach(self, engine: tiny_run.PretrainingTrainer) -> None:
-            from ignite.engine import Events
-
             engine.add_event_handler(
                 Events.ITERATION_COMPLETED, lambda engine: losses.append(float(engine.state.output[0]["loss"]))
             )
@@ -76,3 +76,34 @@ def test_records_of_epochs_that_run_again_are_dropped(tmp_path: Path) -> None:
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1]
     assert records[0]["loss"] != 9
+
+
+class _NotANumberAt(tiny_run.TinyMethod):
+    """No number in these steps, counted from 1."""
+
+    def __init__(self, *steps: int) -> None:
+        super().__init__()
+        self.steps, self.made = steps, 0
+
+    def represent(self, views: list[Tensor], progress: float, keys: object = None) -> dict[str, Tensor]:
+        self.made += 1
+        bad = float("nan") if self.made in self.steps else 1.0
+        return super().represent([view * bad for view in views], progress, keys)
+
+
+def test_a_skipped_step_is_in_no_mean(tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    class Watcher:
+        def attach(self, engine: tiny_run.PretrainingTrainer) -> None:
+            engine.add_event_handler(
+                Events.ITERATION_COMPLETED, lambda engine: losses.append(float(engine.state.output[0]["loss"]))
+            )
+
+    # collapse is looked for in every step, the first one too, which leaves no embedding
+    handlers = [CollapseMonitor(tiny_run.TinyMethod(), CollapseOptions(every=1)), Watcher()]
+    options = StepOptions(on_nonfinite="skip")
+    tiny_run.build(tmp_path, epochs=1, method=_NotANumberAt(1, 4), options=options, handlers=handlers).run()
+    (record,) = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert record["skipped"] == 2
+    assert record["loss"] == pytest.approx((losses[1] + losses[2] + losses[4]) / 3)

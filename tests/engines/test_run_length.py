@@ -43,7 +43,20 @@ def test_the_nearest_number_of_equal_epochs(images: int, total: int) -> None:
     length, steps = run_length(one, 1, total), round(total / 12)
     assert 1 <= length.steps_per_epoch == len(one) <= images // 12
     assert abs(length.epochs * length.steps_per_epoch - steps) <= max(length.epochs / 2, 0.01 * steps)
-    assert length.epochs <= 2 * -(-steps // (images // 12))
+    passes = -(-steps // (images // 12))
+    assert length.epochs >= min(20, steps // 10)
+    assert length.epochs <= 2 * max(passes, 20 + passes)
+
+
+@pytest.mark.parametrize("total", [12 * 200, 12 * 1000, 12 * 1500])
+def test_a_run_of_few_passes_has_twenty_periods_without_repetition(total: int) -> None:
+    one = sampler(12 * 1000 + 5)
+    length = run_length(one, 1, total)
+    assert 20 <= length.epochs <= 22
+    assert length.epochs * length.steps_per_epoch == pytest.approx(total / 12, rel=0.01)
+    seen = [image for _ in range(length.epochs) for batch in one for image in batch]
+    most = one.epochs_per_pass * length.steps_per_epoch * 12
+    assert len(set(seen[:most])) == min(most, len(seen))  # one pass, whose parts have no image in common
 
 
 def build(folder: Path) -> tuple[PretrainingTrainer, list[list[int]]]:

@@ -146,3 +146,15 @@ def test_lars_without_weight_decay_is_refused() -> None:
         else:
             with pytest.raises(TrainingError, match="--weight_decay 1e-6"):
                 engine.run([0], max_epochs=1)
+
+
+def test_a_warm_up_that_is_cut_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2, 2))], lr=9.0)
+    for epochs in (50, 200):
+        engine = Engine(lambda *_: None)
+        engine.state.max_epochs, engine.state.epoch_length = epochs, 10
+        CosineScheduleHandler(optimizer, CosineOptions(0.5, warmup_epochs=10), batch_size=256).announce(engine)
+    cut, whole = caplog.messages
+    assert "5 warm-up epochs (10 were asked for, but longest_warmup is 0.1 of the run), then" in cut
+    assert "10 warm-up epochs, then" in whole

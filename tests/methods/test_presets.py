@@ -24,7 +24,9 @@ def test_published_values_hold_for_large_data() -> None:
 def test_small_data_gets_safer_values(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert preset("dino", 642) == Preset(642, 1024, 0.02, 0.99)
-    assert caplog.messages == ["dino with 642 images: prototypes 1,024, teacher temperature 0.02, momentum 0.99"]
+    assert caplog.messages == [
+        "dino with 642 images, where nothing else is given: prototypes 1,024, teacher temperature 0.02, momentum 0.99"
+    ]
     assert preset("moco_v2", 642) == Preset(642, momentum=0.99, queue_size=160)
     assert preset("moco_v2", 3).queue_size == 1
 

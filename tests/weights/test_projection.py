@@ -31,7 +31,7 @@ def pretrained(folder: Path, seed: int = 0, layers: int = 3, hidden_dim: int = 2
     method = SimCLR(build_encoder("resnet18"), hidden_dim=hidden_dim, layers=layers)
     with torch.no_grad():
         method.train().projection_head(method.encoder(IMAGE))
-    engine: Any = SimpleNamespace(state=SimpleNamespace(epoch=3, max_epochs=10))
+    engine: Any = SimpleNamespace(state=SimpleNamespace(epoch=3, max_epochs=10), continued_from=None)
     EncoderExporter(method, folder, EncoderCard("resnet18", method={"name": "simclr_v2"})).export(engine)
     return method, folder / "encoder.safetensors"
 
@@ -84,7 +84,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
         card = json.loads(reader.metadata()["card"])
         assert set(reader.keys()) >= {"0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var"}
     assert card["architecture"] == "resnet18"
-    assert card["method"] == {"name": "simclr_v2", "epochs": 3, "of_epochs": 10}
+    assert card["method"] == {"name": "simclr_v2", "epochs": 3, "of_epochs": 10, "options": "temperature=0.2"}
     assert card["layers"] == ["Linear", "BatchNorm1d", "ReLU"]
     assert card["hidden_dim"] == 24
     assert card["encoder_hash"] == read_encoder(file)[1].weights_hash
@@ -118,7 +118,7 @@ def test_head_of_another_run_width_or_damaged_is_refused(tmp_path: Path) -> None
 
 
 def test_card_says_the_pooling_of_what_was_trained(tmp_path: Path) -> None:
-    engine: Any = SimpleNamespace(state=SimpleNamespace(epoch=1, max_epochs=1))
+    engine: Any = SimpleNamespace(state=SimpleNamespace(epoch=1, max_epochs=1), continued_from=None)
     for pooling in ("mean", "token"):
         method = SimCLR(build_encoder("vit_tiny", image_size=32, pooling=pooling), hidden_dim=8)
         EncoderExporter(method, tmp_path, EncoderCard("vit_tiny", image_size=32)).export(engine)

@@ -1,0 +1,72 @@
+"""What decides the result of a run, as plain text: a run is recognised by it when it is resumed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from monai_ssl_transfer.errors import WeightsError
+from monai_ssl_transfer.networks.checkpointing import CheckpointedStage
+from monai_ssl_transfer.weights import read_encoder
+
+_SCHEDULED = ("params", "lr", "weight_decay")
+
+
+def method_text(method: nn.Module) -> str:
+    """A method with its networks and options, without activation checkpointing, which changes no result.
+
+    Args:
+        method: the ``SSLMethod``; its ``extra_repr`` must hold what its tensors' shapes do not tell.
+    """
+    return repr(method).replace(CheckpointedStage.__name__, nn.Sequential.__name__)
+
+
+def optimizer_text(optimizer: Optimizer) -> str:
+    """An optimizer's own settings (betas, momentum, a group's rate), without those that the schedule sets.
+
+    Args:
+        optimizer: as it was built.
+    """
+    groups = [
+        {name: group[name] for name in sorted(group) if name not in _SCHEDULED} for group in optimizer.param_groups
+    ]
+    return str(groups)
+
+
+def file_hash(file: str | Path | None) -> str | None:
+    """SHA-256 of a file (of the encoder in a folder), so that the same file may be named in another way.
+
+    Args:
+        file: None gives None.
+
+    Raises:
+        WeightsError: when it cannot be read.
+    """
+    if file is None:
+        return None
+    path = Path(file) / "encoder.safetensors" if Path(file).is_dir() else Path(file)
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}); give another --encoder_weights.") from error
+
+
+def source_of(file: str | Path | None) -> dict[str, Any] | None:
+    """Where an encoder's first weights came from, for its card: names no folder.
+
+    Args:
+        file: as ``weights.read_encoder`` takes it; None gives None.
+
+    Returns:
+        "file" (its name), "sha256" and, where its card says them, "licence" and "method".
+    """
+    if file is None:
+        return None
+    _, card = read_encoder(file)
+    said = {"licence": card.licence, "method": card.method}
+    return {"file": Path(file).name, "sha256": file_hash(file)} | {name: value for name, value in said.items() if value}
