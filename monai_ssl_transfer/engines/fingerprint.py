@@ -13,7 +13,9 @@ from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.checkpointing import CheckpointedStage
 from monai_ssl_transfer.weights import read_encoder
 
-_SCHEDULED = ("params", "lr", "weight_decay")
+_SCHEDULED = {"params", "lr", "weight_decay"}
+# how torch computes; versions of it add such names
+_TECHNICAL = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 
 
 def method_text(method: nn.Module) -> str:
@@ -32,7 +34,8 @@ def optimizer_text(optimizer: Optimizer) -> str:
         optimizer: as it was built.
     """
     groups = [
-        {name: group[name] for name in sorted(group) if name not in _SCHEDULED} for group in optimizer.param_groups
+        {name: group[name] for name in sorted(group) if name not in _SCHEDULED | _TECHNICAL}
+        for group in optimizer.param_groups
     ]
     return str(groups)
 
