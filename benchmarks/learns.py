@@ -421,6 +421,8 @@ def main() -> None:
         return
     arguments.images = image_folder(arguments.images)
     arguments.data = arguments.data or (["pictures", "slices"] if arguments.images else ["phantoms"])
+    if arguments.images is None and arguments.data != ["phantoms"]:
+        parser.error("no real images were found: give their folder, --images, or ask for --data phantoms")
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(arguments.work or folder).resolve()
