@@ -142,9 +142,11 @@ class Ours:
         """Make so many optimizer steps; `done` is called with the number of each."""
         from ignite.engine import Events
 
-        trainer, first = self.trainer, self.trainer.state.iteration
+        trainer = self.trainer
         trainer.state.epoch_length = count
         trainer.state.max_epochs = trainer.state.epoch + 1
+        # an iteration that is no multiple of the length would be taken for the middle of an epoch
+        trainer.state.iteration = first = trainer.state.epoch * count
         event = trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: done(e.state.iteration - first))
         try:
             trainer.run()
