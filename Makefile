@@ -33,7 +33,7 @@ smoke: $(READY)         ## each bundle from the shell, as a user runs it, on pha
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/smoke
 
 benchmarks: $(READY)    ## every speed and memory claim of the README
-	for name in views store ingest frames engine inference startup readme_table; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in views store ingest frames engine methods learns inference startup readme_table; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

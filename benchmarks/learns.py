@@ -127,7 +127,7 @@ SMALL_DATA: dict[str, dict[str, Any]] = {
     "mae": {"decoder_width": 64, "decoder_depth": 1},
 }
 """Settings by method (and encoder) beside those of the overlays, for few images, few steps and a small encoder."""
-STEPS = {"mae": 500, "barlow_twins": 400, "dino": 300, "dinov2": 300, "moco_v3": 300}
+STEPS = {"moco_v2": 400, "mae": 500, "barlow_twins": 400, "dino": 300, "dinov2": 300, "moco_v3": 300}
 """Steps of the methods whose steps are cheap or which need more; the others make those of the scale."""
 
 

@@ -429,8 +429,8 @@ def main() -> None:
                         report["cases"].append(
                             {"method": method, "encoder": encoder, "kind": kind, "error": str(error)}
                         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+                    out.parent.mkdir(parents=True, exist_ok=True)
+                    out.write_text(json.dumps(report, indent=1) + "\n")  # after every row: a run takes its time
     print("\n".join(short(report)) or "Nowhere slower.")
 
 

@@ -1,4 +1,4 @@
-"""Write the README's table of speed from the results of the benchmarks; nothing in it is typed by hand."""
+"""Write the README's tables from the results of the benchmarks; nothing in them is typed by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
 def load(name: str) -> dict[str, Any]:
@@ -39,6 +38,29 @@ def frame_rows() -> list[tuple[str, ...]]:
     return found
 
 
+def method_rows() -> list[tuple[str, ...]]:
+    """Pretraining of every method against lightly's documented loop."""
+    found = []
+    for case in load("methods")["cases"]:
+        low, high = case["interval"]
+        what = f"pretraining, {case['method']} with {case['encoder']}, {case['kind']}"
+        ratio = f"{case['ratio']:.2f}x ({low:.2f} to {high:.2f})"
+        found.append((what, "the same by lightly's documentation", ratio, f"{case['load']:.1f}"))
+    return found
+
+
+def learns_rows() -> list[tuple[str, ...]]:
+    """Nearest neighbours before and after a short pretraining, and whether the gate was passed."""
+    found = []
+    for one in load("learns")["rows"]:
+        spread = "" if one["interval"] is None else f" ({one['interval'][0]:.2f} to {one['interval'][1]:.2f})"
+        method = f"{one['method']}, {one['control']}" if one["control"] else f"{one['method']}, {one['family']}"
+        before, pixels = f"{one['random']:.2f}", f"{one['pixels']:.2f}"
+        passed = "yes" if one["passed"] else "no"
+        found.append((method, str(len(one["after"])), pixels, before, f"{one['mean']:.2f}{spread}", passed))
+    return found
+
+
 def rows() -> list[tuple[str, ...]]:
     """All rows: what, peer, ratio, load of the machine."""
     store, ingest, engine = load("store"), load("ingest"), load("engine")
@@ -55,6 +77,7 @@ def rows() -> list[tuple[str, ...]]:
         ("random slice from the store", "nibabel on .nii.gz", f"{ours['to_gzip']['median']:.0f}x", busy),
         ("ingest", "reading alone, LoadImage(ITKReader)", f"{ingest['ratio']:.2f}x", f"{ingest['load']:.1f}"),
         *frame_rows(),
+        *method_rows(),
         (
             "pretraining step, time",
             "bare PyTorch loop",
@@ -88,14 +111,21 @@ def rows() -> list[tuple[str, ...]]:
     ]
 
 
+def with_table(text: str, name: str, head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+    """The text with a table between the two marks of this name."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, rest = text.split(begin)
+    lines = [f"| {' | '.join(row)} |" for row in (head, *body)]
+    lines.insert(1, "|" + "---|" * len(head))
+    return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}"
+
+
 def main() -> None:
-    """Replace the table between the two marks."""
+    """Replace the tables between their marks."""
     text = README.read_text()
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    lines = ["| what | against | ratio (95 % interval) | load of the 2 cores |", "|---|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows()]
-    README.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}")
+    text = with_table(text, "benchmarks", ("what", "against", "ratio (95 % interval)", "load of the 2 cores"), rows())
+    head = ("method, encoder", "seeds", "raw pixels", "untrained", "pretrained (95 %)", "clears both by 0.05")
+    README.write_text(with_table(text, "learns", head, learns_rows()))
 
 
 if __name__ == "__main__":
