@@ -151,9 +151,9 @@ def command(*arguments: str) -> None:
 
 
 def _made(store: Path, *arguments: str) -> Path:
-    """Run `ssl-transfer` as a user does, unless the store is there."""
+    """Run `ssl-transfer`, unless the store is there."""
     if not (store / "store.json").exists():
-        subprocess.run(["ssl-transfer", *arguments], check=True, capture_output=True, text=True)
+        command(*arguments)
     return store
 
 
@@ -185,11 +185,7 @@ def slices(work: Path, data: Path, image_size: int) -> Task:
     store = work / "slices"
     for folder in ("ct_nifti", "ct_dicom"):
         if not (work / "slices.private").exists() or folder == "ct_dicom":
-            subprocess.run(
-                ["ssl-transfer", "ingest", "ct", str(data / folder), "--out", str(store), "--workers", "2"],
-                check=True,
-                capture_output=True,
-            )
+            command("ingest", "ct", str(data / folder), "--out", str(store), "--workers", "2")
     lines = (work / "slices.private" / "files.jsonl").read_text().splitlines()
     series = {record["file"]: record["series"] for record in map(json.loads, lines)}
     return _thirds("slices", store, [series[file] for file in SCANS], image_size)

@@ -7,14 +7,14 @@ other, IxRS).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from monai_ssl_transfer.data.order import ArithmeticBatchSampler
+from monai_ssl_transfer.data.order import ArithmeticBatchSampler, PositionedBatchSampler
 from monai_ssl_transfer.data.slices import SliceDataset, collate_slices
 from monai_ssl_transfer.errors import DataError
 
@@ -69,9 +69,8 @@ class MixedDataset(Dataset):
             What ``SliceDataset`` gives, and ``"part"``, ``"key"`` and ``"visit"``.
         """
         visit, number = divmod(int(key), VISIT)
-        part = int(np.searchsorted(self.ends, number, side="right"))
-        item = self.parts[part][number - int(self.ends[part]) + len(self.parts[part])]
-        return {**item, "part": part, "key": int(key), "visit": visit}
+        part, place = self._place(number)
+        return {**self.parts[part][place], "part": part, "key": int(key), "visit": visit}
 
     def place_of(self, key: int) -> str:
         """Where an image is, for messages.
@@ -79,9 +78,13 @@ class MixedDataset(Dataset):
         Args:
             key: as ``MixedBatchSampler`` gives it.
         """
-        number = int(key) % VISIT
+        part, place = self._place(int(key) % VISIT)
+        return f"{place} of store {part + 1}"
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Store and place in it of an image that is numbered over all stores."""
         part = int(np.searchsorted(self.ends, number, side="right"))
-        return f"{number - int(self.ends[part]) + len(self.parts[part])} of store {part + 1}"
+        return part, number - int(self.ends[part]) + len(self.parts[part])
 
     def collate(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """One batch, by store.
@@ -103,7 +106,7 @@ class MixedDataset(Dataset):
         return {**batch, "key": torch.tensor([item["key"] for item in items], dtype=torch.int64)}
 
 
-class MixedBatchSampler(Sampler[list[int]]):
+class MixedBatchSampler(PositionedBatchSampler):
     """Batches that hold a fixed share of every store, spread evenly; with a position that can be set.
 
     Every store has an ``ArithmeticBatchSampler`` of its own, and goes on to its next pass when it is used up. An epoch
@@ -139,9 +142,7 @@ class MixedBatchSampler(Sampler[list[int]]):
         ]
         self.starts = [0, *dataset.ends[:-1].tolist()]
         self.order = mixing_order([count // world_size for count in self.counts])
-        self.batches = max(len(part) for part in self.parts)
-        self._epoch = 0
-        self._batch = 0
+        super().__init__(max(len(part) for part in self.parts))
 
     def shorten(self, batches: int) -> None:
         """Let an epoch have fewer batches; the stores then go on in the next one.
@@ -153,22 +154,7 @@ class MixedBatchSampler(Sampler[list[int]]):
             raise IndexError(f"an epoch of {batches} batches cannot be had from one of {self.batches}")
         self.batches = batches
 
-    def set_position(self, epoch: int, batch: int) -> None:
-        """Make the next iteration start at this batch of this epoch (both counted from 0)."""
-        if not 0 <= batch <= len(self):
-            raise IndexError(f"batch {batch} is outside an epoch of {len(self)} batches")
-        self._epoch, self._batch = epoch, batch
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, first = self._epoch, self._batch
-        self._epoch, self._batch = epoch + 1, 0
-        for batch in range(first, len(self)):
-            yield self._at(epoch, batch)
-
-    def _at(self, epoch: int, batch: int) -> list[int]:
+    def batch_of_epoch(self, epoch: int, batch: int) -> list[int]:
         """This rank's part of one batch, as keys."""
         begun = epoch * len(self)
         keys: list[int] = []

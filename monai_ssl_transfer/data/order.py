@@ -114,7 +114,39 @@ def epoch_order(n: int, seed: int, epoch: int) -> EpochOrder:
     return EpochOrder(n, tuple(keys))
 
 
-class ArithmeticBatchSampler(Sampler[list[int]]):
+class PositionedBatchSampler(Sampler[list[int]]):
+    """Batches of epochs with a position that can be set; an exhausted epoch is followed by the next one.
+
+    Args:
+        batches: of an epoch.
+    """
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+        self._epoch = 0
+        self._batch = 0
+
+    def set_position(self, epoch: int, batch: int) -> None:
+        """Make the next iteration start at this batch of this epoch (both counted from 0)."""
+        if not 0 <= batch <= len(self):
+            raise IndexError(f"batch {batch} is outside an epoch of {len(self)} batches")
+        self._epoch, self._batch = epoch, batch
+
+    def batch_of_epoch(self, epoch: int, batch: int) -> list[int]:
+        """This rank's part of one batch of an epoch."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, first = self._epoch, self._batch
+        self._epoch, self._batch = epoch + 1, 0
+        for batch in range(first, len(self)):
+            yield self.batch_of_epoch(epoch, batch)
+
+
+class ArithmeticBatchSampler(PositionedBatchSampler):
     """Batches of an epoch's order, with a position that can be set; nothing about the order is ever stored.
 
     ``batch_size`` is the *global* batch: each rank gets its contiguous ``batch_size / world_size`` part of every
@@ -148,10 +180,8 @@ class ArithmeticBatchSampler(Sampler[list[int]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.batches = n // batch_size
         self.epochs_per_pass = 1
-        self._epoch = 0
-        self._batch = 0
+        super().__init__(n // batch_size)
 
     def shorten(self, batches: int) -> None:
         """Let an epoch have fewer batches than a pass over the data.
@@ -166,24 +196,13 @@ class ArithmeticBatchSampler(Sampler[list[int]]):
         self.epochs_per_pass = self.n // self.batch_size // batches
         self.batches = batches
 
-    def set_position(self, epoch: int, batch: int) -> None:
-        """Make the next iteration start at this batch of this epoch (both counted from 0)."""
-        if not 0 <= batch <= len(self):
-            raise IndexError(f"batch {batch} is outside an epoch of {len(self)} batches")
-        self._epoch, self._batch = epoch, batch
-
     def at(self, epoch: int, batch: int) -> list[int]:
         """This rank's part of one batch of a whole pass."""
         share = self.batch_size // self.world_size
         start = batch * self.batch_size + self.rank * share
         return epoch_order(self.n, self.seed, epoch)(np.arange(start, start + share)).tolist()
 
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, first = self._epoch, self._batch
-        self._epoch, self._batch = epoch + 1, 0
-        for batch in range(first, len(self)):
-            turn, part = divmod(epoch, self.epochs_per_pass)
-            yield self.at(turn, part * len(self) + batch)
+    def batch_of_epoch(self, epoch: int, batch: int) -> list[int]:
+        """This rank's part of one batch of an epoch, which may be a part of a pass."""
+        turn, part = divmod(epoch, self.epochs_per_pass)
+        return self.at(turn, part * len(self) + batch)

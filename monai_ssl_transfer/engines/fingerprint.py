@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.checkpointing import CheckpointedStage
 from monai_ssl_transfer.weights import read_encoder
+from monai_ssl_transfer.weights.load import encoder_path
 
+_BLOCK = 1 << 20
 _SCHEDULED = {"params", "lr", "weight_decay"}
 # how torch computes; versions of it add such names
 _TECHNICAL = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
@@ -41,7 +43,7 @@ def optimizer_text(optimizer: Optimizer) -> str:
 
 
 def file_hash(file: str | Path | None) -> str | None:
-    """SHA-256 of a file (of the encoder in a folder), so that the same file may be named in another way.
+    """SHA-256 of an encoder's file, the same whether it, its folder or its card is named.
 
     Args:
         file: None gives None.
@@ -51,12 +53,14 @@ def file_hash(file: str | Path | None) -> str | None:
     """
     if file is None:
         return None
-    path = Path(file) / "encoder.safetensors" if Path(file).is_dir() else Path(file)
+    path, digest = encoder_path(file), hashlib.sha256()
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        with path.open("rb") as stream:  # hashlib.file_digest needs Python 3.11
+            while block := stream.read(_BLOCK):
+                digest.update(block)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}); give another --encoder_weights.") from error
+    return digest.hexdigest()
 
 
 def source_of(file: str | Path | None) -> dict[str, Any] | None:

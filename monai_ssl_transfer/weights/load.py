@@ -28,6 +28,14 @@ logger = logging.getLogger(__name__)
 POSITION = "pos_embed"
 
 
+def encoder_path(file: str | Path) -> Path:
+    """The file with the tensors, where its folder or its card may be given instead."""
+    path = Path(file)
+    if path.is_dir():
+        return path / WEIGHTS_NAME
+    return path.with_name(WEIGHTS_NAME) if path.name == CARD_NAME else path
+
+
 def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
     """Read an encoder and its card.
 
@@ -42,11 +50,7 @@ def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
     Raises:
         WeightsError: if there is no such file, it is damaged, or it is something else.
     """
-    path = Path(file)
-    if path.is_dir():
-        path = path / WEIGHTS_NAME
-    elif path.name == CARD_NAME:
-        path = path.with_name(WEIGHTS_NAME)
+    path = encoder_path(file)
     if not path.is_file():
         raise WeightsError(f"{path} does not exist: give the encoder.safetensors of a pretraining or its folder.")
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
