@@ -9,10 +9,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from monai_ssl_transfer.durable import write_durably
+from monai_ssl_transfer.errors import TrainingError
+
+CONFIG_FILE = "config.json"
 _NO_SETTINGS = ("imports", "initialize", "run", "finalize")
 _LONGEST = 300
 
@@ -42,6 +47,27 @@ def config_text(parser: ConfigParser) -> str:
     """
     config = {name: value for name, value in parser.get().items() if name != ConfigParser.meta_key}
     return json.dumps(config, indent=2, default=str) + "\n"
+
+
+def keep_config(folder: str | Path) -> None:
+    """Write the merged configuration of this run to ``config.json``; bundles call this in ``initialize``.
+
+    Args:
+        folder: the run's ``output_dir``; only the first process writes.
+
+    Raises:
+        TrainingError: when the folder cannot be written.
+    """
+    parser = running_parser()
+    if parser is None or idist.get_rank() > 0:
+        return
+    try:
+        write_durably(Path(folder) / CONFIG_FILE, lambda file: file.write(config_text(parser).encode()))
+    except OSError as error:
+        raise TrainingError(
+            f"{CONFIG_FILE} could not be written into {folder} ({error.strerror}): free space there or choose another "
+            "--output_dir."
+        ) from error
 
 
 def resolved_values(parser: ConfigParser) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from monai_ssl_transfer.errors import TrainingError
 logger = logging.getLogger(__name__)
 
 
-def initialise_encoder(network: nn.Module, encoder_weights: str | Path | None) -> str:
+def initialise_encoder(
+    network: nn.Module, encoder_weights: str | Path | None, output_dir: str | Path | None = None
+) -> str:
     """Load pretrained weights into the encoder of a task network, or say that there are none.
 
     Args:

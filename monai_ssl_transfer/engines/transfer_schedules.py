@@ -49,6 +49,7 @@ def transfer_parameter_groups(
     learning_rate: float,
     encoder_learning_rate_factor: float = 1.0,
     weight_decay: float = 0.0,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer: encoder and head with their own rates, no weight decay on norms and biases.
 
