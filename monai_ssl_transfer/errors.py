@@ -22,6 +22,10 @@ class TrainingError(UserError):
     """Training was stopped because going on would waste the user's time."""
 
 
+class ExportError(UserError):
+    """A run cannot be handed out as it is."""
+
+
 def user_error_of(error: BaseException | None) -> UserError | None:
     """Return the `UserError` that an exception was raised from, at any depth of its chain, if there is one."""
     while error is not None and not isinstance(error, UserError):
