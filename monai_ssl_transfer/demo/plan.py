@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from monai_ssl_transfer.errors import DataError
@@ -110,18 +109,3 @@ class EndoscopyPlan(DemoPlan):
     frames: int = 8
     labelled: int = 120
     landmarks: float = 0.012
-
-
-def project_folder() -> Path:
-    """Folder that holds ``bundles/`` and ``configs/``: the installed package's own, or the repository.
-
-    Raises:
-        DataError: neither has them.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package, package.parent):
-        if (folder / "bundles").is_dir() and (folder / "configs").is_dir():
-            return folder
-    raise DataError(
-        f"no bundles/ and configs/ beside {package}: install the package again, or run from its repository."
-    )

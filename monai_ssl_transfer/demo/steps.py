@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_ssl_transfer.demo.plan import project_folder
+from monai_ssl_transfer.installation import project_folder
 
 
 def run_bundle(files: Sequence[str], **overrides: Any) -> None:

@@ -15,9 +15,12 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_ssl_transfer.durable import write_durably
+from monai_ssl_transfer.engines.fingerprint import file_hash
 from monai_ssl_transfer.errors import TrainingError
 
 CONFIG_FILE = "config.json"
+EVALUATED_FILE = "evaluated.json"
+_MEASURED_WITH = ("evaluate_part", "image_size", "pixel_spacing", "channels", "precision", "task")
 _NO_SETTINGS = ("imports", "initialize", "run", "finalize")
 _LONGEST = 300
 
@@ -67,6 +70,31 @@ def keep_config(folder: str | Path) -> None:
         raise TrainingError(
             f"{CONFIG_FILE} could not be written into {folder} ({error.strerror}): free space there or choose another "
             "--output_dir."
+        ) from error
+
+
+def keep_evaluation(model_file: str | Path, folder: str | Path) -> None:
+    """Write which weights an evaluation judged to ``evaluated.json``, so that its figures stay with them.
+
+    Args:
+        model_file: the state dict that was judged.
+        folder: the evaluation's ``output_dir``; only the first process writes.
+
+    Raises:
+        TrainingError: when the folder cannot be written.
+    """
+    parser = running_parser()
+    if idist.get_rank() > 0:
+        return
+    settings = {} if parser is None else parser.get()
+    used = {name: settings[name] for name in _MEASURED_WITH if isinstance(settings.get(name), str | int | float)}
+    text = json.dumps({"model_sha256": file_hash(model_file), **used}, indent=2) + "\n"
+    try:
+        write_durably(Path(folder) / EVALUATED_FILE, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise TrainingError(
+            f"{EVALUATED_FILE} could not be written into {folder} ({error.strerror}): free space there and evaluate "
+            "again."
         ) from error
 
 

@@ -1,0 +1,22 @@
+"""Where the bundles and their overlays are: beside the installed package's modules, or in the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai_ssl_transfer.errors import DataError
+
+
+def project_folder() -> Path:
+    """Folder that holds ``bundles/`` and ``configs/``: the installed package's own, or the repository.
+
+    Raises:
+        DataError: neither has them.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package, package.parent):
+        if (folder / "bundles").is_dir() and (folder / "configs").is_dir():
+            return folder
+    raise DataError(
+        f"no bundles/ and configs/ beside {package}: install the package again, or run from its repository."
+    )
