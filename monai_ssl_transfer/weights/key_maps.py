@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Any
 
 import timm.models
-import torch
 import torchvision
 from monai.networks import nets
 from segmentation_models_pytorch.base import SegmentationModel
@@ -25,20 +24,24 @@ from monai_ssl_transfer.networks.backbones import REGISTERED_PREFIX, TimmResNetB
 from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS, EncoderClassifier, ProjectedEncoder
 from monai_ssl_transfer.networks.dense import DensePredictionTransformer, LinearDense, entry_convolution
 from monai_ssl_transfer.networks.encoders import SPECS
+from monai_ssl_transfer.weights.transformer_names import (
+    MONAI_UNUSED,
+    from_monai_mae,
+    from_monai_vit,
+    from_torchvision_vit,
+    monai_mae_names,
+    monai_vit_names,
+    torchvision_vit_names,
+)
 
 logger = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
-HEADS = ("fc.", "head.", "classification_head.")
-"""Heads that share the encoder's level: torchvision and MoCo, timm, MONAI."""
+HEADS = ("fc.", "head.", "classification_head.", "heads.")
+"""Heads that share the encoder's level: torchvision and MoCo, timm, MONAI, torchvision's ViT."""
+MAE_DECODER = ("decoder_", "mask_token")
+"""What MONAI's masked autoencoder has on the encoder's level."""
 BATCH_COUNTER = ".num_batches_tracked"
-MONAI_VIT_UNUSED = ".norm_cross_attn."
-MONAI_VIT_NAMES = (
-    ("patch_embed.proj.", "patch_embedding.patch_embeddings."),
-    ("attn.proj.", "attn.out_proj."),
-    ("mlp.fc1.", "mlp.linear1."),
-    ("mlp.fc2.", "mlp.linear2."),
-)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class KeyMap:
         prefix: start of all the encoder's names in the network.
         rename: canonical tensors to the network's, without the prefix.
         restore: the inverse.
+        beside: starts of the names, on the encoder's level, of what is not the encoder.
     """
 
     network: str
@@ -60,11 +64,12 @@ class KeyMap:
     prefix: str
     rename: Callable[[Mapping[str, Tensor]], State]
     restore: Callable[[Mapping[str, Tensor]], State]
+    beside: tuple[str, ...] = HEADS
 
     def targets(self, network: nn.Module) -> State:
         """The encoder's tensors in the network, under the network's names without the prefix, heads left out."""
         inside = {k[len(self.prefix) :]: v for k, v in network.state_dict().items() if k.startswith(self.prefix)}
-        return {k: v for k, v in inside.items() if not k.startswith(HEADS) and MONAI_VIT_UNUSED not in k}
+        return {k: v for k, v in inside.items() if not k.startswith(self.beside) and MONAI_UNUSED not in k}
 
     def read(self, network: nn.Module) -> State:
         """The encoder's tensors in the network, under canonical names."""
@@ -76,8 +81,8 @@ def encoder_map(network: nn.Module) -> KeyMap:
 
     Args:
         network: an encoder of `build_encoder`, a network of `build_unet`, `build_dense`, `build_detector` or
-            `build_classifier`, or a stock FlexibleUNet, MONAI ResNet or ViT, segmentation_models_pytorch network or
-            torchvision detector that is built alike.
+            `build_classifier`, or a stock FlexibleUNet, MONAI ResNet, ViT or masked autoencoder, torchvision ResNet or
+            ViT, segmentation_models_pytorch network or torchvision detector that is built alike.
 
     Raises:
         WeightsError: if the network cannot hold one of our encoders exactly.
@@ -88,8 +93,14 @@ def encoder_map(network: nn.Module) -> KeyMap:
         return _flexible_unet_map(network)
     if isinstance(network, nets.ResNet):
         return _monai_resnet_map(network, network, "", "MONAI ResNet")
-    if isinstance(network, nets.ViT):
+    if isinstance(network, nets.ViT | nets.MaskedAutoEncoderViT):
         return _monai_vit_map(network)
+    if isinstance(network, torchvision.models.ResNet):
+        return _torchvision_resnet_map(network, network, "")
+    if isinstance(network, torchvision.models.VisionTransformer):
+        architecture, in_channels = identify(from_torchvision_vit(network.state_dict()))
+        label = f"torchvision VisionTransformer ({architecture})"
+        return KeyMap(label, architecture, in_channels, "", torchvision_vit_names, from_torchvision_vit)
     if isinstance(network, EncoderClassifier) and isinstance(network.encoder, ProjectedEncoder):
         return _plain_map(network, network.encoder.body, "encoder.body.")
     if isinstance(network, LinearDense | EncoderClassifier):
@@ -97,7 +108,7 @@ def encoder_map(network: nn.Module) -> KeyMap:
     if isinstance(network, DensePredictionTransformer):
         return _plain_map(network, network.encoder.encoder, "encoder.encoder.")
     if isinstance(network, SegmentationModel) and isinstance(network.encoder, torchvision.models.ResNet):
-        return _smp_resnet_map(network, network.encoder)
+        return _torchvision_resnet_map(network, network.encoder, "encoder.")
     if isinstance(network, GeneralizedRCNN) and hasattr(network.backbone, "body"):
         return _detector_map(network, network.backbone.body)
     raise WeightsError(
@@ -147,8 +158,8 @@ def _monai_resnet_map(network: nn.Module, resnet: nets.ResNet, prefix: str, labe
     return KeyMap(label, architecture, in_channels, prefix, _same, _same)
 
 
-def _smp_resnet_map(network: nn.Module, resnet: Any) -> KeyMap:
-    """A ResNet of segmentation_models_pytorch, which may be dilated; see `networks.dense`."""
+def _torchvision_resnet_map(network: nn.Module, resnet: Any, prefix: str) -> KeyMap:
+    """A ResNet of torchvision, also in segmentation_models_pytorch; it may be dilated, see `networks.dense`."""
     stages = (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
     for before, stage in pairwise(stages):
         if entry_convolution(stage).dilation != before[-1].conv2.dilation:
@@ -156,7 +167,7 @@ def _smp_resnet_map(network: nn.Module, resnet: Any) -> KeyMap:
                 f"The dilated encoder of this {type(network).__name__} computes something else than torchvision's "
                 'ResNet: build it with networks.build_dense (decoder "deeplabv3plus").'
             )
-    return _plain_map(network, resnet, "encoder.")
+    return _plain_map(network, resnet, prefix)
 
 
 def _detector_map(network: nn.Module, body: nn.Module) -> KeyMap:
@@ -171,52 +182,26 @@ def _without_counters(state: Mapping[str, Tensor]) -> State:
     return {name: tensor for name, tensor in state.items() if not name.endswith(BATCH_COUNTER)}
 
 
-def _monai_vit_map(network: nets.ViT) -> KeyMap:
-    """MONAI's ViT: other names, and no place for the class token's position, which is added to the token itself."""
-    if not hasattr(network, "cls_token") or not hasattr(network.patch_embedding, "patch_embeddings"):
+def _monai_vit_map(network: Any) -> KeyMap:
+    """MONAI's ViT or masked autoencoder, see `weights.transformer_names`."""
+    if not hasattr(network, "cls_token") or "patch_embedding.patch_embeddings.weight" not in network.state_dict():
         raise WeightsError(
             "This MONAI ViT has no class token, which the encoder's attention needs: "
             "build it with networks.build_classifier (classification=True, proj_type='conv')."
         )
-    if network.norm.eps != LAYER_NORM_EPS:
+    mae = isinstance(network, nets.MaskedAutoEncoderViT)
+    eps = (network.blocks[-1] if mae else network.norm).eps
+    if eps != LAYER_NORM_EPS:
         logger.warning(
             "This MONAI ViT has LayerNorm eps %g, the encoder was made with %g: outputs differ by about 1e-5; "
             "networks.build_classifier builds the same network without the difference.",
-            network.norm.eps,
+            eps,
             LAYER_NORM_EPS,
         )
-    architecture, in_channels = identify(_vit_to_canonical(network.state_dict()))
-    return KeyMap("MONAI ViT", architecture, in_channels, "", _vit_from_canonical, _vit_to_canonical)
-
-
-def _vit_from_canonical(state: Mapping[str, Tensor]) -> State:
-    renamed = {_rename_part(name, MONAI_VIT_NAMES): tensor for name, tensor in state.items()}
-    if "pos_embed" in renamed and "cls_token" in renamed:
-        position = renamed.pop("pos_embed")
-        renamed["cls_token"] = renamed["cls_token"] + position[:, :1]
-        renamed["patch_embedding.position_embeddings"] = position[:, 1:].clone()
-    return renamed
-
-
-def _vit_to_canonical(state: Mapping[str, Tensor]) -> State:
-    """The class token keeps its position inside of it, so that the restored position of the class token is zero."""
-    back = tuple((new, old) for old, new in MONAI_VIT_NAMES)
-    renamed = {_rename_part(name, back): tensor for name, tensor in state.items()}
-    position = renamed.pop("patch_embedding.position_embeddings", None)
-    if position is not None and "cls_token" in renamed:
-        renamed["pos_embed"] = torch.cat([torch.zeros_like(renamed["cls_token"]), position], dim=1)
-    return renamed
-
-
-def _rename_part(name: str, names: tuple[tuple[str, str], ...]) -> str:
-    """Rename what follows `blocks.<number>.` or, outside of the blocks, the start of a name."""
-    parts = name.split(".", 2)
-    block = ".".join(parts[:2]) + "." if parts[0] == "blocks" and len(parts) == 3 else ""
-    rest = name[len(block) :]
-    for old, new in names:
-        if rest.startswith(old):
-            return block + new + rest[len(old) :]
-    return name
+    rename, restore = (monai_mae_names, from_monai_mae) if mae else (monai_vit_names, from_monai_vit)
+    architecture, in_channels = identify(restore(network.state_dict()))
+    label = "MONAI masked autoencoder" if mae else "MONAI ViT"
+    return KeyMap(label, architecture, in_channels, "", rename, restore, (*HEADS, *MAE_DECODER))
 
 
 def identify(state: Mapping[str, Tensor]) -> tuple[str, int]:

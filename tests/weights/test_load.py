@@ -15,7 +15,7 @@ from torch import nn
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_classifier, build_encoder, build_unet
 from monai_ssl_transfer.weights import EncoderCard, load_encoder_weights, read_encoder, save_encoder
-from monai_ssl_transfer.weights.key_maps import _vit_from_canonical, _vit_to_canonical
+from monai_ssl_transfer.weights.transformer_names import from_monai_vit, monai_vit_names
 
 VITS = ("vit_tiny", "vit_small")
 RESNETS = ("resnet18", "resnet50")
@@ -292,7 +292,7 @@ def test_stock_monai_vit_is_filled_with_a_warning(tmp_path: Path, caplog: pytest
 
 def test_tables_of_key_maps_are_inverse() -> None:
     canonical = randomised(build_encoder("vit_tiny", image_size=64)).state_dict()
-    back = _vit_to_canonical(_vit_from_canonical(canonical))
+    back = from_monai_vit(monai_vit_names(canonical))
     assert back.keys() == canonical.keys()
     for name, tensor in canonical.items():
         if name not in ("cls_token", "pos_embed"):
@@ -305,5 +305,5 @@ def test_tables_of_key_maps_are_inverse() -> None:
 def test_renaming_is_anchored() -> None:
     """Only whole names at the start of a block's part or of the tensor are renamed, never a middle."""
     for name in ("blocks.3.extra.mlp.fc1.weight", "blocks.3.xmlp.fc1.weight", "old.patch_embed.proj.weight"):
-        assert list(_vit_from_canonical({name: torch.zeros(1)})) == [name]
-    assert list(_vit_from_canonical({"blocks.11.mlp.fc1.bias": torch.zeros(1)})) == ["blocks.11.mlp.linear1.bias"]
+        assert list(monai_vit_names({name: torch.zeros(1)})) == [name]
+    assert list(monai_vit_names({"blocks.11.mlp.fc1.bias": torch.zeros(1)})) == ["blocks.11.mlp.linear1.bias"]
