@@ -45,6 +45,8 @@ def initialise_encoder(
 class BestModelSaver:
     """MONAI handler for the validation engine: keep the state dict of the best network, written atomically.
 
+    Of an adapted network there is also `adapter.safetensors` beside it; see `save_model`.
+
     MONAI's CheckpointSaver writes over the old file, so that a kill at the wrong instant leaves no model at all; this
     handler writes a temporary file, flushes it and renames it.
 
@@ -93,16 +95,24 @@ class BestModelSaver:
 def save_model(network: nn.Module, path: Path) -> None:
     """Write a plain state dict on the CPU: temporary name, flush, rename.
 
+    An adapted network is written merged, so that whatever reads the model needs to know nothing of adaptations; what
+    learnt is written beside it without the encoder (`weights.adapter_file`).
+
     Raises:
         TrainingError: when the disk is full or cannot be written; the previous file stays whole.
     """
-    state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    from monai_ssl_transfer.networks.adapters import applied_adaptation, merged_state
+    from monai_ssl_transfer.weights.adapter_file import ADAPTER_NAME, save_adapter
+
+    state = merged_state(network)
     try:
         write_durably(path, lambda file: torch.save(state, file))
     except (OSError, RuntimeError) as error:
         raise TrainingError(
             f"the model could not be written to {path} ({error}): free space there and go on."
         ) from error
+    if applied_adaptation(network) is not None:
+        save_adapter(network, path.with_name(ADAPTER_NAME))
 
 
 def load_model(network: nn.Module, path: str | Path) -> None:

@@ -12,36 +12,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from monai_ssl_transfer.engines.schedules import cosine
 from monai_ssl_transfer.errors import TrainingError
+from monai_ssl_transfer.networks.parts import (
+    encoder_modules,
+    encoder_parameter_names,
+    inner_names,
+    layer_count,
+    layer_number,
+)
 
 logger = logging.getLogger(__name__)
-
-HEADS = ("decoder", "segmentation_head", "fc", "classification_head")
-"""Children of stock MONAI networks that are new in transfer."""
-ENCODERS = ("encoder.encoder", "backbone.body", "encoder")
-"""Where a network keeps its encoder: in a backbone of ours (a pyramid may be beside it), in a detector's backbone
-(beside the feature pyramid), or as a child of its own."""
-
-
-def encoder_modules(network: nn.Module) -> dict[str, nn.Module]:
-    """The parts of a task network that pretraining fills, by dotted name.
-
-    Args:
-        network: whatever `networks.build_unet`, `build_dense`, `build_detector` and `build_classifier` build, or the
-            stock network in their place.
-    """
-    modules = dict(network.named_modules())
-    for name in ENCODERS:
-        if name in modules:
-            return {name: modules[name]}
-    return {name: child for name, child in network.named_children() if name not in HEADS}
-
-
-def encoder_parameter_names(network: nn.Module) -> set[str]:
-    """Names of the parameters of the encoder; all others belong to the decoder or head."""
-    modules = encoder_modules(network)
-    within = {f"{name}.{key}" for name, module in modules.items() for key, _ in module.named_parameters()}
-    direct = {name for name, _ in network.named_parameters(recurse=False)}  # class token, position embedding
-    return within | direct
 
 
 def transfer_parameter_groups(
@@ -54,29 +33,49 @@ def transfer_parameter_groups(
     """Parameter groups for an optimizer: encoder and head with their own rates, no weight decay on norms and biases.
 
     Args:
-        network: as for `encoder_modules`.
+        network: as for `parts.encoder_modules`; its frozen parameters are in no group.
         learning_rate: of the head or decoder, 1/step.
         encoder_learning_rate_factor: the encoder learns at this multiple of it.
         weight_decay: of matrices and kernels.
+        layer_decay: each of the encoder's layers (a ViT's blocks, a ResNet's stages, at the entrance the stem, or
+            patches, positions and class token) learns at this multiple of the next one's rate (Clark et al. 2020,
+            ELECTRA; as in BEiT and MAE what follows the last block is not slowed down).
 
     Returns:
-        Up to four groups with "name", "params", "lr" and "weight_decay".
+        Groups with "name", "params", "lr" and "weight_decay": up to four, or up to two for each layer and the head.
+
+    Raises:
+        TrainingError: for a layer decay outside of 0 to 1, or one for an encoder without known layers.
     """
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    encoder = encoder_parameter_names(network)
+    if not 0 < layer_decay <= 1:
+        raise TrainingError(
+            f"layer_decay {layer_decay} must be above 0 and at most 1, where 1 treats all layers alike."
+        )
+    scales = dict.fromkeys(encoder_parameter_names(network), 1.0) if layer_decay == 1 else {}
+    scales = scales or _layer_scales(network, layer_decay)
+    groups: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        part = "encoder" if name in encoder else "head"
-        groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
-    rates = {"head": learning_rate, "encoder": learning_rate * encoder_learning_rate_factor}
+        if parameter.requires_grad:
+            groups.setdefault((scales.get(name), parameter.ndim > 1), []).append(parameter)
+    encoder_rate = learning_rate * encoder_learning_rate_factor
     return [
         {
-            "name": f"{part}{'' if decays else '_no_decay'}",
+            "name": f"{'head' if scale is None else 'encoder'}{'' if decays else '_no_decay'}",
             "params": parameters,
-            "lr": rates[part],
+            "lr": learning_rate if scale is None else encoder_rate * scale,
             "weight_decay": weight_decay if decays else 0.0,
         }
-        for (part, decays), parameters in groups.items()
+        for (scale, decays), parameters in groups.items()
     ]
+
+
+def _layer_scales(network: nn.Module, layer_decay: float) -> dict[str, float]:
+    """The multiple of the encoder's rate at which each of its parameters learns."""
+    names = encoder_parameter_names(network)
+    if layer_decay == 1:
+        return dict.fromkeys(names, 1.0)
+    layers, inner = layer_count(network), inner_names(network)
+    return {name: layer_decay ** (layers + 1 - layer_number(inner[name], layers)) for name in names}
 
 
 def transfer_schedule(optimizer: Optimizer, steps: int, warmup_steps: int, final_factor: float = 0.0) -> LambdaLR:
@@ -117,6 +116,7 @@ class DecoderFirst:
         self.network = network
         self.epochs = epochs
         self.hooks: list[Any] = []
+        self.learning: list[nn.Parameter] = []
 
     def attach(self, engine: Engine) -> None:
         """Connect to a trainer."""
@@ -134,21 +134,20 @@ class DecoderFirst:
         # A trainer calls network.train() in every iteration, which would let batch norm drift: the encoder returns to
         # evaluation mode right before the network works. Backbones call their encoder's parts: the hook sits on top.
         self.hooks = [self.network.register_forward_pre_hook(_encoder_in_evaluation_mode)]
-        self._set_trainable(False)
+        names = encoder_parameter_names(self.network)
+        self.learning = [one for name, one in self.network.named_parameters() if name in names and one.requires_grad]
+        for parameter in self.learning:
+            parameter.requires_grad_(False)
         logger.info("the encoder is frozen for the first %d epochs", self.epochs)
 
     def _release(self) -> None:
         for hook in self.hooks:
             hook.remove()
         self.hooks = []
-        self._set_trainable(True)
+        for parameter in self.learning:  # and nothing that an adaptation has frozen for good
+            parameter.requires_grad_(True)
+        self.learning = []
         logger.info("the encoder learns from here on")
-
-    def _set_trainable(self, trainable: bool) -> None:
-        names = encoder_parameter_names(self.network)
-        for name, parameter in self.network.named_parameters():
-            if name in names:
-                parameter.requires_grad_(trainable)
 
 
 def _encoder_in_evaluation_mode(network: nn.Module, _: Any) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from monai_ssl_transfer.networks.classification import build_classifier, build_projected_classifier
+from monai_ssl_transfer.networks.classification import (
+    build_classifier,
+    build_last_blocks_classifier,
+    build_projected_classifier,
+)
 from monai_ssl_transfer.networks.dense import build_dense
 from monai_ssl_transfer.networks.detection import build_detector
 from monai_ssl_transfer.networks.encoders import build_encoder, encoder_names
@@ -14,6 +18,7 @@ __all__ = [
     "build_dense",
     "build_detector",
     "build_encoder",
+    "build_last_blocks_classifier",
     "build_projected_classifier",
     "build_unet",
     "encoder_names",

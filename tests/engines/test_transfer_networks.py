@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from monai_ssl_transfer.engines.transfer_schedules import (
     DecoderFirst,
-    encoder_modules,
-    encoder_parameter_names,
     transfer_parameter_groups,
 )
 from monai_ssl_transfer.networks import build_dense, build_detector
+from monai_ssl_transfer.networks.parts import encoder_modules, encoder_parameter_names
 from monai_ssl_transfer.weights.key_maps import encoder_map
 
 SIDE = 64
