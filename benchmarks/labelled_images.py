@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def distorted(image: Tensor, generator: torch.Generator) -> Tensor:
 
 def command(*arguments: str) -> None:
     """Run `ssl-transfer` as a user does."""
-    subprocess.run(["ssl-transfer", *arguments], check=True, capture_output=True, text=True)
+    subprocess.run([sys.executable, "-m", "monai_ssl_transfer.cli", *arguments], check=True, capture_output=True, text=True)
 
 
 def _made(store: Path, *arguments: str) -> Path:
