@@ -76,6 +76,21 @@ def _runs(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _export_bundle(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.export.bundle import ExportOptions, export_bundle
+
+    options = ExportOptions(
+        evaluation=arguments.evaluation,
+        version=arguments.version,
+        zip=arguments.zip,
+        unmeasured=arguments.unmeasured,
+        licence_allows_redistribution=arguments.licence_allows_redistribution,
+        overwrite=arguments.overwrite,
+    )
+    print(export_bundle(arguments.name, arguments.weights, arguments.out, options))
+    return 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.demo.run import run_demo
 
@@ -143,6 +158,21 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help=where)
     runs.add_argument("--json", action="store_true", help="every figure, as JSON")
     runs.set_defaults(run=_runs)
+
+    bundles = commands.add_parser("bundles", help="hand a finished run out as a MONAI bundle")
+    kinds = bundles.add_subparsers(dest="kind", required=True, metavar="KIND")
+    export = kinds.add_parser("export", help="a self-contained bundle: inference needs MONAI alone")
+    export.add_argument("name", metavar="NAME", help="bundle that was run, such as ct_liver_segmentation")
+    export.add_argument("--weights", type=Path, required=True, metavar="RUN", help="output_dir of the training")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle's folder goes into it")
+    export.add_argument("--zip", action="store_true", help="also write <name>_v<version>.zip")
+    export.add_argument("--evaluation", type=Path, default=None, metavar="DIR", help="default: eval in RUN")
+    export.add_argument("--version", default="", metavar="V", help="of the exported bundle (default: the bundle's)")
+    export.add_argument("--unmeasured", action="store_true", help="export although nothing is measured")
+    stated = "you have the right to hand on weights whose licence reserves it; recorded in the bundle"
+    export.add_argument("--licence-allows-redistribution", action="store_true", help=stated)
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    export.set_defaults(run=_export_bundle)
 
     verify = commands.add_parser("verify", help="check every slice of a store against its checksum")
     verify.add_argument("store", type=Path, metavar="STORE")

@@ -1,0 +1,1 @@
+"""A finished run handed out: self-contained bundles that others load with MONAI alone."""

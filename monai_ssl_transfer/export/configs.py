@@ -1,0 +1,170 @@
+"""The configurations of an exported bundle: the bundle's own with the run's settings, and no paths of a machine."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from monai_ssl_transfer.errors import ExportError
+from monai_ssl_transfer.export.source_closure import PACKAGE
+
+BUNDLE_ROOT = (
+    "$next((str(one.frame.f_locals['self'].config_root_path.resolve().parent) for one in inspect.stack(0) "
+    "if 'config_root_path' in getattr(one.frame.f_locals.get('self'), '__dict__', ())), '.')"
+)
+"""The folder of the configuration that is being run, so that neither ``--bundle_root`` nor the working folder matters.
+
+MONAI tells a configuration nothing of its own place, but its ``ConfigWorkflow``, which is among the callers of whatever
+a configuration computes, knows it. A bare ``ConfigParser`` (``ckpt_export``) gives the working folder.
+"""
+_OF_THE_MACHINE = (
+    "bundle_root", "dataset_dir", "output_dir", "cache_dir", "model_file", "encoder_weights", "split_file", "device",
+    "num_workers", "resume",
+)  # fmt: skip
+_OF_THE_DATA = ("train_cases", "validation_cases", "test_groups", "validation_groups")
+"""Names of cases: they belong to somebody's copy of a data set and may name patients."""
+_OF_INFERENCE = (
+    "_desc_", "imports", "image_key", "volume_root", "network", "preprocessing", "dataset", "dataloader", "inferer",
+    "postprocessing", "handlers", "evaluator", "initialize", "run", "batch_size", "photographs", "cases", "loaded",
+)  # fmt: skip
+"""What inference.json has of its own, whatever the run."""
+_COMPUTED = ("hyperkvasir.class_names", "windows.channels_count")
+"""Functions whose result is a plain value of the run, which is written in their place."""
+_KEEP = "$keep_config(@output_dir)"
+_ENCODER = "$initialise_encoder(@network_def, @encoder_weights, @output_dir)"
+_PATH = re.compile(r"(?<![\w@.$}])(~?/[\w.-]+/|[A-Za-z]:\\)")
+
+
+def merged_train(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The bundle's ``train.json`` as the run used it.
+
+    Args:
+        source: ``configs`` of the bundle that was run.
+        config: merged configuration of the run.
+
+    Raises:
+        ExportError: a path of this machine stands where no default can take its place.
+    """
+    original = _original(source)
+    merged = _one_process(copy.deepcopy(dict(config)), original, source)
+    for name in (*_OF_THE_MACHINE, *_OF_THE_DATA):
+        if name in original:
+            merged[name] = original[name]
+        else:
+            merged.pop(name, None)
+    merged |= {"bundle_root": BUNDLE_ROOT, "imports": ["$import inspect", *merged["imports"]]}
+    if merged.get("output_dir") == "@bundle_root":
+        merged["output_dir"] = "$os.path.join(@bundle_root, 'training')"
+    merged = _computed(merged, merged)
+    for name in [name for name, value in merged.items() if isinstance(value, str) and _PATH.search(value)]:
+        merged[name] = original.get(name)
+    check_no_paths(merged, "train.json")
+    return {name: merged[name] for name in (*[one for one in original if one in merged], *merged)} | _quiet(merged)
+
+
+def _original(source: Path) -> dict[str, Any]:
+    """The bundle's own ``train.json``, its copies of sections made as in a run's recorded configuration."""
+    parser = ConfigParser(ConfigParser.load_config_file(source / "train.json"))
+    parser.resolve_macro_and_relative_ids()
+    return {name: value for name, value in parser.get().items() if name != ConfigParser.meta_key}
+
+
+def _one_process(merged: dict[str, Any], original: dict[str, Any], source: Path) -> dict[str, Any]:
+    """Take the overlay for several processes back out: the bundle brings it along."""
+    file = source / "multi_gpu_train.json"
+    overlay = ConfigParser.load_config_file(file) if file.is_file() else {}
+    for name, value in overlay.items():
+        *parents, last = name.split("#")
+        place, first = merged, original
+        for parent in parents:
+            place, first = place.get(parent, {}), first.get(parent, {})
+        if place.get(last) != value:
+            continue
+        if last in first:
+            place[last] = first[last]
+        else:
+            del place[last]
+    return merged
+
+
+def _quiet(merged: dict[str, Any]) -> dict[str, Any]:
+    """Let ``monai.bundle.load``, which initialises a workflow to get at its network, write no file of a run."""
+    before, run = list(merged.get("initialize", [])), list(merged.get("run", []))
+    if _KEEP not in before or _ENCODER not in before:
+        return {}
+    before.remove(_KEEP)
+    before[before.index(_ENCODER)] = f"{_ENCODER} if @encoder_weights else None"
+    from_scratch = _ENCODER.replace("@encoder_weights", "None") + " if not @encoder_weights else None"
+    return {"initialize": before, "run": [from_scratch, _KEEP, *run]}
+
+
+def merged_inference(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The bundle's ``inference.json`` with the run's settings.
+
+    Args:
+        source: ``configs`` of the bundle that was run.
+        config: as ``merged_train`` returns it.
+
+    Raises:
+        ExportError: the run prepared its images in another way than ``inference.json`` does.
+    """
+    inference = ConfigParser.load_config_file(source / "inference.json")
+    original = _original(source)
+    for part in ("preprocessing", "inferer"):
+        used, known = config.get("validate", {}).get(part), original.get("validate", {}).get(part)
+        if part in inference and used != known:
+            if part != "inferer":
+                raise ExportError(
+                    f"the run changed validate#{part}, which inference.json of the bundle does not follow: write an "
+                    "inference.json with the same steps and export with that bundle."
+                )
+            inference[part] = used
+    for name in inference.keys() & config.keys():
+        if name not in (*_OF_INFERENCE, *_OF_THE_MACHINE):
+            inference[name] = copy.deepcopy(config[name])
+    inference |= {"bundle_root": BUNDLE_ROOT, "imports": ["$import inspect", *inference["imports"]]}
+    inference = _computed(inference, inference)
+    check_no_paths(inference, "inference.json")
+    return inference
+
+
+def _computed(value: Any, config: dict[str, Any]) -> Any:
+    """Write the values of functions of this package in place of their calls, where they are plain values of the run."""
+    if isinstance(value, list):
+        return [_computed(one, config) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if str(value.get("_target_", "")).endswith(_COMPUTED) and str(value["_target_"]).startswith(PACKAGE):
+        found = ConfigParser({**config, "_wanted": value}).get_parsed_content("_wanted")
+        return list(found) if isinstance(found, tuple) else found
+    return {name: _computed(one, config) for name, one in value.items()}
+
+
+def check_no_paths(config: Mapping[str, Any], file: str) -> None:
+    """Refuse to hand out the folders of a machine.
+
+    Raises:
+        ExportError: a setting holds a path.
+    """
+    for name, text in _texts(config):
+        if _PATH.search(text) and "_desc_" not in name:
+            raise ExportError(
+                f"{name} of the run holds a path of this machine ({text[:80]}), which {file} must not carry along: "
+                "replace it in the run's config.json and export again."
+            )
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _texts(one, f"{name}#{key}" if name else str(key))
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _texts(one, f"{name}#{number}")

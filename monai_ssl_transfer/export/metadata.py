@@ -1,0 +1,136 @@
+"""``metadata.json`` of an exported bundle: what was measured, with which versions, on which input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from monai_ssl_transfer import __version__
+from monai_ssl_transfer.export.licences import Provenance
+from monai_ssl_transfer.export.network_facts import NetworkFacts
+from monai_ssl_transfer.export.run_folder import Evaluation
+from monai_ssl_transfer.views.windows import channel_windows, normalisation
+
+_OWN_FIELDS = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+_OF_CASES = ("videos", "groups", "sequences", "patients", "support")
+"""Parts of a summary that name the user's own cases."""
+_CHANNELS = {
+    "windows": ("soft tissue window", "lung window", "bone window"),
+    "single": ("wide window",),
+    "neighbours": ("slice below, soft tissue window", "slice, soft tissue window", "slice above, soft tissue window"),
+    "rgb": ("red", "green", "blue"),
+}
+
+
+def exported_metadata(
+    metadata: Mapping[str, Any],
+    inference: Mapping[str, Any],
+    facts: NetworkFacts,
+    evaluation: Evaluation | None,
+    origin: Provenance,
+    libraries: Iterable[str],
+    bundle_version: str,
+) -> dict[str, Any]:
+    """Fill the metadata of a bundle from a run.
+
+    Args:
+        metadata: of the bundle that was run.
+        inference: merged configuration.
+        facts: of the network.
+        evaluation: what was measured; ``None`` leaves ``eval_metrics`` empty.
+        origin: of the weights.
+        libraries: distributions that the code in ``scripts`` imports.
+        bundle_version: of the exported bundle.
+    """
+    filled = dict(metadata) | {"version": bundle_version}
+    said = "trained weights, exported by monai-ssl-transfer " + __version__
+    filled["changelog"] = {**metadata["changelog"], bundle_version: _added(metadata, bundle_version, said)}
+    filled |= {field: _installed(name) for name, field in _OWN_FIELDS.items()}
+    needed = {name for name in metadata["required_packages_version"] if name not in ("monai-ssl-transfer", "lightly")}
+    if not inference["network_def"].get("_target_", "").startswith("monai."):
+        needed |= set(libraries)
+    needed = (needed | set(libraries)) - _OWN_FIELDS.keys()
+    filled["required_packages_version"] = {name: _installed(name) for name in sorted(needed)}
+    filled["training_packages_version"] = {"monai-ssl-transfer": __version__}
+    filled["eval_metrics"] = {} if evaluation is None else flat_metrics(evaluation.summary)
+    filled["provenance"] = origin.to_json()
+    filled["network_data_format"] = _data_format(metadata["network_data_format"], inference, facts)
+    names = class_names(inference)
+    if names:
+        text = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+        filled |= {"label_classes": text, "pred_classes": text}
+    return filled
+
+
+def _added(metadata: Mapping[str, Any], bundle_version: str, said: str) -> str:
+    known = metadata["changelog"].get(bundle_version)
+    return f"{known}; {said}" if known else said
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:  # a build that is used from its source folder
+        return __version__ if name == "monai-ssl-transfer" else "unknown"
+
+
+def class_names(inference: Mapping[str, Any]) -> list[str]:
+    """Names of the output channels, where the run names them."""
+    names = inference.get("class_names")
+    return [str(one) for one in names] if isinstance(names, list) else []
+
+
+def flat_metrics(summary: Mapping[str, Any], name: str = "") -> dict[str, float]:
+    """The figures of an evaluation's summary by name: of a distribution mean, SD and number.
+
+    Args:
+        summary: of ``summary.json``.
+        name: of the part of the summary.
+    """
+    if "mean" in summary:
+        parts = {"": "mean", "_sd": "sd", "_n": "n"}
+        return {f"{name}{end}": summary[key] for end, key in parts.items() if _is_number(summary.get(key))}
+    found: dict[str, float] = {}
+    for key, value in summary.items():
+        full = f"{name}_{key}" if name and key != "classes" else ("" if key == "classes" else key)
+        if key in _OF_CASES:
+            continue
+        if isinstance(value, Mapping):
+            found |= flat_metrics(value, full)
+        elif _is_number(value):
+            found[full] = value
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _data_format(template: Mapping[str, Any], inference: Mapping[str, Any], facts: NetworkFacts) -> dict[str, Any]:
+    image, pred = dict(template["inputs"]["image"]), dict(template["outputs"]["pred"])
+    channels = str(inference.get("channels", "rgb"))
+    image["num_channels"] = facts.in_channels
+    names = _CHANNELS.get(channels, ())
+    if len(names) == facts.in_channels:
+        image["channel_def"] = {str(number): name for number, name in enumerate(names)}
+    if channels != "rgb" and channel_windows(channels):
+        mean, std = normalisation(channels)
+        image["value_range"] = [
+            min(-m / s for m, s in zip(mean, std, strict=True)),
+            max((1 - m) / s for m, s in zip(mean, std, strict=True)),
+        ]
+    side = inference.get("image_size")
+    fixed = not facts.any_size or not any(isinstance(one, str) for one in image["spatial_shape"])
+    if fixed and side is not None:
+        if pred["spatial_shape"] == image["spatial_shape"]:
+            pred["spatial_shape"] = [side, side]
+        image["spatial_shape"] = [side, side]
+    if facts.out_channels is not None:
+        names = class_names(inference)
+        if len(names) == facts.out_channels:
+            pred["channel_def"] = {str(number): name for number, name in enumerate(names)}
+        elif pred["num_channels"] != facts.out_channels and pred["format"] != "latent":
+            pred["channel_def"] = {str(number): f"class {number}" for number in range(facts.out_channels)}
+        pred["num_channels"] = facts.out_channels
+    return {"inputs": {"image": image}, "outputs": {"pred": pred}}

@@ -1,0 +1,141 @@
+"""A finished run as the export reads it: weights, merged configuration, evaluation, and where its encoder came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_ssl_transfer.engines.fingerprint import file_hash
+from monai_ssl_transfer.engines.run_config import CONFIG_FILE, EVALUATED_FILE
+from monai_ssl_transfer.errors import ExportError
+
+ENCODER_RECORD = "encoder_load.json"
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run left behind.
+
+    Args:
+        folder: its ``output_dir``.
+        config: the merged configuration.
+        weights: file with the plain state dict.
+        encoder: where its encoder started, as ``initialise_encoder`` wrote it; ``None`` for an older run.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    weights: Path
+    encoder: dict[str, Any] | None
+
+    @property
+    def pretraining(self) -> bool:
+        """Whether it made an encoder, not a task model."""
+        return "method_name" in self.config
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors of the network.
+
+        Raises:
+            ExportError: the file is damaged or holds something else.
+        """
+        try:
+            state = torch.load(self.weights, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises whatever the damage leads to
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ExportError(
+                f"{self.weights} cannot be read as plain weights ({reason}): train again or name another run."
+            ) from error
+        if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
+            raise ExportError(f"{self.weights} is not a plain state dict: give the folder of a training run.")
+        return state
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation of a run found.
+
+    Args:
+        summary: of ``summary.json``.
+        settings: how it was measured, of ``evaluated.json``.
+    """
+
+    summary: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def read_run(folder: str | Path) -> FinishedRun:
+    """Read the folder of a training run.
+
+    Args:
+        folder: its ``output_dir``, or the ``model.pt`` in it.
+
+    Raises:
+        ExportError: no such run, or one without configuration or weights.
+    """
+    path = Path(folder)
+    if path.is_file():
+        path = path.parent.parent if path.parent.name == "models" else path.parent
+    if not path.is_dir():
+        raise ExportError(f"there is no run at {path}: give the output_dir of a training with --weights.")
+    if not (path / CONFIG_FILE).is_file():
+        raise ExportError(
+            f"{path} has no {CONFIG_FILE}, so its settings are unknown: give the output_dir of a finished training, or "
+            "train again with this version."
+        )
+    config = read_json(path / CONFIG_FILE)
+    name = "model.pt" if "method_name" in config else "models/model.pt"
+    if not (path / name).is_file():
+        raise ExportError(f"{path} has no {name}: wait for the first validation of the run, or name another run.")
+    record = path / ENCODER_RECORD
+    return FinishedRun(path, config, path / name, read_json(record) if record.is_file() else None)
+
+
+def read_evaluation(run: FinishedRun, folder: str | Path | None) -> Evaluation | None:
+    """Read what was measured of exactly these weights.
+
+    Args:
+        run: whose weights were judged.
+        folder: of the evaluation; ``None`` takes ``eval`` in the run.
+
+    Returns:
+        ``None`` if there is none and none was named.
+
+    Raises:
+        ExportError: the named folder has no summary, or the evaluation is of other weights.
+    """
+    path = run.folder / "eval" if folder is None else Path(folder)
+    if not (path / SUMMARY).is_file():
+        if folder is None:
+            return None
+        raise ExportError(f"{path} has no {SUMMARY}: give the output_dir of an evaluation with --evaluation.")
+    if not (path / EVALUATED_FILE).is_file():
+        raise ExportError(
+            f"{path} does not say which weights it judged (no {EVALUATED_FILE}): evaluate the run again with this "
+            "version's evaluate.json."
+        )
+    settings = read_json(path / EVALUATED_FILE)
+    if settings.pop("model_sha256", None) != file_hash(run.weights):
+        raise ExportError(f"{path} judged other weights than {run.weights}: evaluate that model, then export it again.")
+    return Evaluation(read_json(path / SUMMARY), settings)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ExportError: the file is damaged.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{file} cannot be read ({error}): it is damaged, so write it again.") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{file} holds no JSON object: it is damaged, so write it again.")
+    return content
