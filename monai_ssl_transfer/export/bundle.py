@@ -122,13 +122,15 @@ def _collect(name: str, source: Path, run: FinishedRun, options: ExportOptions) 
     if evaluation is None and not options.unmeasured:
         raise ExportError(f"{UNMEASURED.rstrip('.')}, or hand it out as it is with --unmeasured.")
     train = merged_train(source / "configs", run.config)
+    inference = merged_inference(source / "configs", train)
     for setting in _MUST_AGREE:
+        if setting not in inference:  # the size of a training crop, for instance
+            continue
         if evaluation is not None and evaluation.settings.get(setting, train.get(setting)) != train.get(setting):
             raise ExportError(
                 f"the evaluation used {setting} {evaluation.settings[setting]} but the training {train.get(setting)}: "
                 "evaluate again with the settings of the training."
             )
-    inference = merged_inference(source / "configs", train)
     facts = network_facts(inference, run.state(), str(run.weights))
     alone, closure = without_package(inference)
     metadata = exported_metadata(template, inference, facts, evaluation, origin, closure.libraries(), number)

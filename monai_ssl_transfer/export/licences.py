@@ -14,8 +14,8 @@ from monai_ssl_transfer.weights.known_files import known_file
 FLAG = "--licence-allows-redistribution"
 CARD = "encoder.json"
 _RESTRICTED = re.compile(
-    r"non-?\s?commercial|\bNC\b|CC[- ]BY[- ]NC|\bND\b|no[t]? (?:be )?(?:re)?distribut|redistribution (?:is )?(?:not|prohibited)"
-    r"|research (?:use )?only|academic (?:use )?only",
+    r"non-?\s?commercial|\bNC\b|CC[- ]BY[- ]NC|\bND\b|not? (?:be )?(?:re)?distribut"
+    r"|redistribution (?:is )?(?:not|prohibited)|research (?:use )?only|academic (?:use )?only",
     re.IGNORECASE,
 )
 
@@ -151,15 +151,8 @@ def _source(what: str, file: str, sha256: str, made_by: str, licence: str) -> So
         if given is False
     ]
     text = known.licence or licence
-    return Source(
-        what,
-        file,
-        sha256,
-        made_by or known.method,
-        text,
-        known.acknowledgement,
-        ", ".join(reasons) or _restriction(text),
-    )
+    restricted = ", ".join(reasons) or _restriction(text)
+    return Source(what, file, sha256, made_by or known.method, text, known.acknowledgement, restricted)
 
 
 def _restriction(licence: str) -> str:

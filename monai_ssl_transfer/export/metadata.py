@@ -115,11 +115,8 @@ def _data_format(template: Mapping[str, Any], inference: Mapping[str, Any], fact
     if len(names) == facts.in_channels:
         image["channel_def"] = {str(number): name for number, name in enumerate(names)}
     if channels != "rgb" and channel_windows(channels):
-        mean, std = normalisation(channels)
-        image["value_range"] = [
-            min(-m / s for m, s in zip(mean, std, strict=True)),
-            max((1 - m) / s for m, s in zip(mean, std, strict=True)),
-        ]
+        pairs = list(zip(*normalisation(channels), strict=True))
+        image["value_range"] = [min(-mean / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)]
     side = inference.get("image_size")
     fixed = not facts.any_size or not any(isinstance(one, str) for one in image["spatial_shape"])
     if fixed and side is not None:

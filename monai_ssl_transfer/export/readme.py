@@ -1,4 +1,4 @@
-"""``docs/README.md`` of an exported bundle: the bundle's own text, with what this run is in place of what a run may be."""
+"""``docs/README.md`` of an exported bundle: the bundle's own text, filled with what this run is."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ class ReadmeFacts:
         network: what trying the network showed.
         evaluation: what was measured.
         origin: of the weights.
-        runs_alone: whether inference needs no more than MONAI and the listed packages.
     """
 
     name: str
@@ -72,9 +71,7 @@ def filled_readme(template: str, facts: ReadmeFacts) -> str:
         "docs/data_license.txt."
     )
     if "Data" in found:
-        found["Data"] = re.sub(
-            r"No data and no weights\s+come with this bundle", "No data come with this bundle", found["Data"]
-        )
+        found["Data"] = re.sub(r"No data and no weights\s+come", "No data come", found["Data"])
     last = [name for name in ("References", "License") if name in found]
     order = [name for name in found if name not in last] + last
     body = "\n\n".join(f"## {name}\n{found[name]}" for name in order)
@@ -96,12 +93,8 @@ def _rows(metrics: Mapping[str, float]) -> Iterator[str]:
     for name, value in metrics.items():
         if name.endswith(("_sd", "_n")) and name.rpartition("_")[0] in metrics:
             continue
-        deviation, number = metrics.get(f"{name}_sd"), metrics.get(f"{name}_n")
-        cells = (
-            name.replace("_", " "),
-            f"{value:.4g}",
-            *("" if one is None else f"{one:.4g}" for one in (deviation, number)),
-        )
+        spread = (metrics.get(f"{name}_sd"), metrics.get(f"{name}_n"))
+        cells = (name.replace("_", " "), f"{value:.4g}", *("" if one is None else f"{one:.4g}" for one in spread))
         yield f"| {' | '.join(cells)} |"
 
 
@@ -118,9 +111,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, Mapping):
-        return ", ".join(
-            f"{key} {one}" for key, one in value.items() if not str(key).startswith("_") or key == "_target_"
-        )
+        shown = {key: one for key, one in value.items() if key == "_target_" or not str(key).startswith("_")}
+        return ", ".join(f"{key} {one}" for key, one in shown.items())
     return str(value)
 
 
@@ -132,11 +124,8 @@ def _commands(facts: ReadmeFacts) -> str:
     )
     both = f"\"['{configs}/train.json','{configs}/evaluate.json']\""
     run = "python -m monai.bundle run --config_file"
-    script = (
-        f"\n\n# TorchScript without Python\npython -c \"import torch; network = torch.jit.load('{facts.name}/models/model.ts')\""
-        if facts.network.script is not None
-        else ""
-    )
+    read = f"python -c \"import torch; network = torch.jit.load('{facts.name}/models/model.ts')\""
+    script = f"\n\n# TorchScript\n{read}" if facts.network.script is not None else ""
     return (
         "From the folder that holds this bundle, from any other with the paths changed:\n```sh\n"
         f"# inference: MONAI and these packages, nothing of monai-ssl-transfer\npip install {needed}\n"

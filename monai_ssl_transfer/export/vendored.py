@@ -83,7 +83,8 @@ def write_scripts(closure: SourceClosure, folder: Path) -> None:
 
 
 def _header(what: str) -> str:
-    return f"# Copyright (c) monai-ssl-transfer authors. Apache License 2.0, see LICENSE.\n# Version {__version__} {what}.\n"
+    owner = "# Copyright (c) monai-ssl-transfer authors. Apache License 2.0, see LICENSE."
+    return f"{owner}\n# Version {__version__} {what}.\n"
 
 
 def _rewritten(value: Any, functions: Mapping[str, Any], closure: SourceClosure) -> Any:
