@@ -77,13 +77,13 @@ def fit_position(
     Args:
         state: canonical.
         architecture: one of `networks.encoder_names()`.
-        target_shape: of the network's position embedding, (1, prefix + patches, D).
+        target_shape: of the network's position embedding, (1, prefix + patches, D); empty if it has none.
 
     Returns:
         The state, unchanged where nothing can or need be done, and what was done, for the report.
     """
     given = state.get(POSITION)
-    if given is None or tuple(given.shape) == tuple(target_shape):
+    if given is None or not target_shape or tuple(given.shape) == tuple(target_shape):
         return dict(state), ()
     prefix = encoder_spec(architecture).prefix_positions
     old, new = (round(max(shape[1] - prefix, 0) ** 0.5) for shape in (given.shape, target_shape))

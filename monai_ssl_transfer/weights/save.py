@@ -67,13 +67,26 @@ def check_finite(state: Mapping[str, Tensor], file: Path) -> None:
             )
 
 
-def write_tensors(file: Path, state: dict[str, Tensor], card: str, card_file: Path | None = None) -> None:
+def write_tensors(
+    file: Path,
+    state: dict[str, Tensor],
+    card: str,
+    card_file: Path | None = None,
+    more: Mapping[str, str] | None = None,
+) -> None:
     """Write tensors with their card inside, and the card beside them if wanted; each file is whole at any time.
+
+    Args:
+        file: where to.
+        state: the tensors.
+        card: as JSON.
+        card_file: where the card is written once more.
+        more: further texts to put inside, by name.
 
     Raises:
         WeightsError: when the disk is full or cannot be written.
     """
-    weights = to_safetensors(state, metadata={CARD_KEY: card})
+    weights = to_safetensors(state, metadata={CARD_KEY: card, **(more or {})})
     try:
         write_durably(file, lambda stream: stream.write(weights))
         if card_file is not None:

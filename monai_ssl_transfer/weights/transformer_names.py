@@ -111,23 +111,6 @@ def from_torchvision_vit(state: Mapping[str, Tensor]) -> State:
     }
 
 
-def canonical_names(state: Mapping[str, Tensor]) -> State:
-    """The encoder in a file written by `weights.convert`, whatever its target, under canonical names.
-
-    Args:
-        state: of one of the targets; names that are canonical already stay.
-    """
-    for prefix in ("encoder.encoder.", "encoder."):
-        if state and TORCHVISION_STEM not in state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    if TORCHVISION_STEM in state:
-        return from_torchvision_vit(state)
-    if MONAI_STEM in state:
-        mae = any(LAST_OF_BLOCKS.match(name) for name in state)
-        return from_monai_mae(state) if mae else from_monai_vit(state)
-    return dict(state)
-
-
 def _back(table: Table) -> Table:
     return tuple((new, old) for old, new in table)
 
