@@ -1,21 +1,22 @@
-"""Whole slices or frames through an encoder: the embeddings that kNN judges and that inference writes."""
+"""Whole slices or frames through an encoder: the embeddings that kNN judges and that inference writes to a table."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Events
-from monai.engines import Evaluator
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from monai_ssl_transfer.data.endoscopy.normalisation import normalise_frames
 from monai_ssl_transfer.data.slices import SliceDataset
+from monai_ssl_transfer.engines.embedding_table import EmbeddingTable, read_embeddings
 from monai_ssl_transfer.views.windows import HUToChannels
+
+__all__ = ["EmbeddingTable", "WholeSliceDataset", "embed", "read_embeddings"]
 
 
 class WholeSliceDataset(Dataset):
@@ -26,11 +27,21 @@ class WholeSliceDataset(Dataset):
         channels: "windows", "single" or "neighbours" for CT slices, "rgb" for frames.
         image_size: side in pixels.
         subset: slice numbers; default all.
+        to_channels: maps (1, 1 or 3, image_size, image_size) in HU or RGB of 0..255 to the encoder's input; default
+            that of the package's own encoders.
     """
 
-    def __init__(self, store: Any, channels: str, image_size: int, subset: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        store: Any,
+        channels: str,
+        image_size: int,
+        subset: np.ndarray | None = None,
+        to_channels: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
         self.slices = SliceDataset(store, channels, subset)
-        self.to_channels = normalise_frames if channels == "rgb" else HUToChannels(channels)
+        usual = normalise_frames if channels == "rgb" else HUToChannels(channels)
+        self.to_channels = usual if to_channels is None else to_channels
         self.image_size = image_size
 
     def __len__(self) -> int:
@@ -69,38 +80,3 @@ def embed(encoder: nn.Module, dataset: Dataset, device: torch.device | str, batc
     finally:
         for module, mode in training:
             module.training = mode
-
-
-class EmbeddingWriter:
-    """Writes the embeddings of an evaluator to ``embeddings.npy`` (N, D) float32, in the order of the store.
-
-    Args:
-        folder: made if it does not exist.
-        count: number of slices N.
-    """
-
-    def __init__(self, folder: str | Path, count: int) -> None:
-        self.path = Path(folder) / "embeddings.npy"
-        self.count = count
-        self._rows: np.memmap | None = None
-        self._next = 0
-
-    def attach(self, engine: Evaluator) -> None:
-        """Register on the evaluator."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
-        engine.add_event_handler(Events.COMPLETED, self.close)
-
-    def write(self, engine: Evaluator) -> None:
-        """Append the batch; memory stays that of one batch."""
-        rows = engine.state.output["pred"].detach().float().cpu().numpy()
-        if self._rows is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            shape = (self.count, rows.shape[1])
-            self._rows = np.lib.format.open_memmap(self.path, mode="w+", dtype=np.float32, shape=shape)
-        self._rows[self._next : self._next + len(rows)] = rows
-        self._next += len(rows)
-
-    def close(self, _: Evaluator) -> None:
-        """Flush to the disk."""
-        if self._rows is not None:
-            self._rows.flush()

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from monai_ssl_transfer.data.endoscopy.ingest import ingest_frames
 from monai_ssl_transfer.data.store import SliceStore
-from monai_ssl_transfer.engines.embedding import WholeSliceDataset
+from monai_ssl_transfer.engines.embedding import WholeSliceDataset, read_embeddings
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import build_encoder
 from monai_ssl_transfer.weights import load_encoder_weights
@@ -70,14 +70,17 @@ def test_train_evaluate_inference(frame_store: Path, run: Path, tmp_path: Path) 
     assert scores["queries"] == 24 and scores["knn_accuracy"] > 0.9  # colour tells the classes, trained or not
     out = {"dataset_dir": str(frame_store), "output_dir": str(tmp_path / "out")}
     carry_out("inference", "inference.json", encoder_weights=str(run / "encoder.safetensors"), **out)
-    embeddings = np.load(tmp_path / "out" / "embeddings.npy")
+    embeddings = read_embeddings(tmp_path / "out")
     encoder = build_encoder("resnet18", in_channels=3)
     report = load_encoder_weights(encoder, run / "encoder.safetensors")
     assert "100" in report.table()
     frames = WholeSliceDataset(frame_store, "rgb", 32)
     with torch.no_grad():
         expected = encoder.eval()(torch.stack([frames[i]["image"] for i in range(24)])).numpy()
-    np.testing.assert_allclose(embeddings, expected, atol=1e-4)
+    np.testing.assert_allclose(embeddings.vectors, expected, atol=1e-4)
+    assert embeddings.ids["store_row"].to_pylist() == list(range(24))
+    assert set(embeddings.ids["label"].to_pylist()) == {"mucosa", "bile"}
+    assert embeddings.card is not None and embeddings.card.channels == "rgb"
 
 
 def test_the_card_says_how_to_feed_the_encoder(frame_store: Path, run: Path) -> None:
