@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.checkpointing import CheckpointedStage
-from monai_ssl_transfer.weights import read_encoder
-from monai_ssl_transfer.weights.load import encoder_path
+from monai_ssl_transfer.weights import encoder_facts
+from monai_ssl_transfer.weights.facts import remembered
+from monai_ssl_transfer.weights.read import encoder_path
 
 _BLOCK = 1 << 20
 _SCHEDULED = {"params", "lr", "weight_decay"}
@@ -54,6 +55,8 @@ def file_hash(file: str | Path | None) -> str | None:
     if file is None:
         return None
     path, digest = encoder_path(file), hashlib.sha256()
+    if (facts := remembered(path)) is not None:
+        return facts.sha256
     try:
         with path.open("rb") as stream:  # hashlib.file_digest needs Python 3.11
             while block := stream.read(_BLOCK):
@@ -74,6 +77,6 @@ def source_of(file: str | Path | None) -> dict[str, Any] | None:
     """
     if file is None:
         return None
-    _, card = read_encoder(file)
-    said = {"licence": card.licence, "method": card.method}
-    return {"file": Path(file).name, "sha256": file_hash(file)} | {name: value for name, value in said.items() if value}
+    facts = encoder_facts(file)
+    said = {"licence": facts.card.licence, "method": facts.card.method}
+    return {"file": Path(file).name, "sha256": facts.sha256} | {name: value for name, value in said.items() if value}

@@ -25,21 +25,27 @@ def initialise_encoder(
     Args:
         network: task network, changed in place.
         encoder_weights: `encoder.safetensors` (its card beside it) or another checkpoint; None starts from scratch.
+        output_dir: folder of the run, where the first process writes what was loaded (`encoder_load.json` and, for
+            people, `encoder_load.txt`); None writes nothing.
 
     Returns:
         "scratch" or the file.
 
     Raises:
-        WeightsError: when the file does not fill the whole encoder.
+        WeightsError: when the file does not fill the whole encoder, or the record cannot be written.
     """
+    from monai_ssl_transfer.weights.load import load_encoder_weights
+    from monai_ssl_transfer.weights.load_record import write_load_record
+
+    report, file = None, None
     if encoder_weights is None or str(encoder_weights) in ("", "None", "none"):
         logger.warning("FROM SCRATCH: no encoder_weights are given, so the encoder starts with random weights")
-        return "scratch"
-    from monai_ssl_transfer.weights.load import load_encoder_weights
-
-    report = load_encoder_weights(network, encoder_weights)
-    logger.info("the encoder starts from %s\n%s", encoder_weights, report.table())
-    return str(encoder_weights)
+    else:
+        file = encoder_weights
+        report = load_encoder_weights(network, file)
+    if output_dir is not None:
+        write_load_record(output_dir, file, report)
+    return "scratch" if file is None else str(file)
 
 
 class BestModelSaver:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+
+from monai_ssl_transfer.weights.statistics import GroupStatistics
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class LoadReport:
         mismatched: "name: (shape in the file) -> (shape in the network)".
         fraction: loaded share of the encoder's numbers, 0 to 1.
         notes: what was converted on the way, such as a resampled position embedding.
+        statistics: of the tensors that were loaded, per group.
+        warnings: what in them looks untrained or constant.
     """
 
     source: str
@@ -28,6 +33,8 @@ class LoadReport:
     mismatched: tuple[str, ...]
     fraction: float
     notes: tuple[str, ...] = ()
+    statistics: tuple[GroupStatistics, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -45,7 +52,26 @@ class LoadReport:
             entries: tuple[str, ...] = getattr(self, row)
             shown = "" if row == "matched" else first_names(entries, names)
             lines.append(f"  {row:<11}{len(entries):>5}  {shown}".rstrip())
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  WARNING: {warning}" for warning in self.warnings]
+        return "\n".join([*lines, *(f"  {line}" for line in statistics_table(self.statistics))])
+
+    def to_json(self) -> str:
+        """The report as indented JSON."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def statistics_table(statistics: tuple[GroupStatistics, ...]) -> list[str]:
+    """Lines of a table of figures per group."""
+    if not statistics:
+        return []
+    width = max(len(row.group) for row in statistics)
+    head = f"{'':<{width}}{'numbers':>12}{'mean':>10}{'SD':>10}{'min':>10}{'max':>10}{'zeros':>8}"
+    return [head] + [
+        f"{row.group:<{width}}{row.numbers:>12,}{row.mean:>10.4f}{row.sd:>10.4f}{row.minimum:>10.3f}{row.maximum:>10.3f}"
+        f"{100 * row.zeros:>7.1f}%"
+        for row in statistics
+    ]
 
 
 def first_names(entries: tuple[str, ...], count: int = 3) -> str:

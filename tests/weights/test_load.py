@@ -250,7 +250,7 @@ def test_refuses_damage(tmp_path: Path) -> None:
     flipped[-1000] ^= 1
     for damage in (bytes(flipped), whole[:-4], whole[:3], b""):
         file.write_bytes(damage)
-        with pytest.raises(WeightsError, match=r"encoder\.safetensors is damaged"):
+        with pytest.raises(WeightsError, match=r"encoder\.safetensors is .*damaged"):
             read_encoder(file)
 
 
@@ -264,7 +264,7 @@ def test_refuses_what_is_no_encoder(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="none of our encoders"):
         read_encoder(tmp_path / "other.pt")
     torch.save(nn.Linear(2, 2), tmp_path / "program.pt")
-    with pytest.raises(WeightsError, match=r"program\.pt cannot be read as plain weights"):
+    with pytest.raises(WeightsError, match=r"program\.pt asks for torch\.nn\.modules\.linear\.Linear"):
         read_encoder(tmp_path / "program.pt")
 
 

@@ -1,4 +1,4 @@
-"""Published checkpoints as they are wrapped fill our encoders, completely or not at all."""
+"""Published checkpoints as they are wrapped fill our encoders, completely or not at all, and compute the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_classifier, build_dense, build_encoder
 from monai_ssl_transfer.weights import EncoderCard, load_encoder_weights, read_encoder, save_encoder, starting_from
-from monai_ssl_transfer.weights.released import encoder_in
 
 State = dict[str, Tensor]
 SIDE = 56
@@ -186,13 +185,6 @@ def test_part_of_an_encoder_is_refused_however_it_is_wrapped(tmp_path: Path, sta
     torch.save(mae(states["vit_tiny"] | {"blocks.4.mlp.gate": torch.ones(1)}), tmp_path / "more.pth")
     with pytest.raises(WeightsError, match=r"1 unexpected \(blocks\.4\.mlp\.gate\)"):
         starting_from(build_encoder("vit_tiny", image_size=32), tmp_path / "more.pth")
-
-
-def test_names_are_cut_at_their_start_only() -> None:
-    names = ("layer1.0.backbone.conv.weight", "blocks.2.encoder.weight", "blocks.3.module.7.bias", "norm.head.bias")
-    assert tuple(encoder_in({name: torch.ones(1) for name in names})) == names
-    assert encoder_in({"state_dict": {}}) == {}
-    assert encoder_in([torch.ones(1)]) == {}
 
 
 def test_an_embedding_of_another_pooling_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
