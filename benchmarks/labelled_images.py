@@ -148,7 +148,9 @@ def distorted(image: Tensor, generator: torch.Generator) -> Tensor:
 
 def command(*arguments: str) -> None:
     """Run `ssl-transfer` as a user does."""
-    subprocess.run([sys.executable, "-m", "monai_ssl_transfer.cli", *arguments], check=True, capture_output=True, text=True)
+    subprocess.run(
+        [sys.executable, "-m", "monai_ssl_transfer.cli", *arguments], check=True, capture_output=True, text=True
+    )
 
 
 def _made(store: Path, *arguments: str) -> Path:
