@@ -146,7 +146,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             state = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged ({error}): copy it again from its run.") from error
-    about = json.loads(metadata.get(ADAPTER_KEY, "{}"))
+    try:
+        about = json.loads(metadata.get(ADAPTER_KEY, "{}"))
+    except json.JSONDecodeError:
+        about = {}
     if about.get("format") != ADAPTER_FORMAT or about.get("adaptation") not in ADAPTATIONS:
         raise WeightsError(
             f"{path} is no adapter that this version can read: give the {ADAPTER_NAME} in the models folder of an "
