@@ -37,12 +37,12 @@ FOREIGN: tuple[Foreign, ...] = (
         "a CLIP ViT", r"^(visual\.)?(transformer\.resblocks\.|ln_pre\.|norm_pre\.)", "it normalises before block 0"
     ),
     Foreign("a distilled DeiT", r"^dist_token$", "it has a second class token; take the DeiT without distillation"),
+    Foreign("a BEiT", r"^blocks\.\d+\.(gamma_1|attn\.q_bias)$"),
     Foreign("a Swin Transformer", r"^(layers\.\d+\.blocks\.\d+\.|.*relative_position_bias_table$)"),
     Foreign("a ConvNeXt", r"^(downsample_layers\.|stages\.\d+\.(blocks\.)?\d+\.(dwconv|conv_dw)\.)"),
     Foreign("an EfficientNet", r"^(_conv_stem\.|conv_stem\.|features\.0\.0\.weight$)"),
     Foreign("a DenseNet", r"^(features\.)?denseblock1\."),
     Foreign("a VGG", r"^features\.0\.weight$"),
-    Foreign("a BEiT", r"^blocks\.\d+\.(gamma_1|attn\.q_bias)$"),
     Foreign("an EVA-02", r"^blocks\.\d+\.(attn\.q_proj\.weight|mlp\.fc1_g\.weight)$"),
     Foreign(
         "a ViT of Hugging Face transformers",
@@ -115,21 +115,21 @@ def _resnet(shapes: Shapes) -> str:
     kind = "Bottleneck" if "layer1.0.conv3.weight" in shapes else "BasicBlock"
     stages = [stage for stage in STAGES if any(name.startswith(f"{stage}.") for name in shapes)]
     if len(stem) == 5:
-        return f"this is a 3-D ResNet (its stem is {stem}): none of our encoders, which are 2-D"
+        return f"this is a 3-D ResNet (its stem is {stem}), ours are 2-D"
     if len(stages) == 3 or stem[2] == 3:
         widths = ", ".join(str(shapes.get(f"{stage}.0.conv1.weight", "?")[0]) for stage in stages)
         head = ", `linear.`" if "linear.weight" in shapes else ""
         return (
             f"this is a CIFAR ResNet (stem of {stem[2]} x {stem[2]} pixels with {stem[0]} channels, "
-            f"stages of {widths}{head}): none of our encoders"
+            f"stages of {widths}{head})"
         )
     middle = shapes.get("layer1.0.conv2.weight", (64, 64))
     if kind == "Bottleneck" and tuple(middle[:2]) != (64, 64):
         what = "a ResNeXt" if middle[0] != middle[1] else "a wide ResNet"
-        return f"this is {what} (layer1.0.conv2.weight is {tuple(middle)}): none of our encoders"
+        return f"this is {what} (layer1.0.conv2.weight is {tuple(middle)})"
     depths = tuple(_count(shapes, f"{name}.") for name in stages)
     if known := RESNETS.get((kind, depths)):
-        return f"this is a {known}: none of our encoders"
+        return f"this is a {known}"
     return ""
 
 
@@ -138,13 +138,15 @@ def _vit(shapes: Shapes) -> str:
     stem = shapes["patch_embed.proj.weight"]
     width, side, depth = stem[0], stem[-1], _count(shapes, "blocks.")
     if len(stem) == 5:
-        return f"this is a ViT for volumes (its stem is {stem}): none of our encoders, which are 2-D"
+        return f"this is a ViT for volumes (its stem is {stem}), ours are 2-D"
     size = VITS.get((width, depth), "ViT")
     registers = shapes.get("register_tokens", shapes.get("reg_token", (0, 0)))[1]
     extras = (f", {registers} registers" if registers else "") + (
         ", LayerScale" if "blocks.0.ls1.gamma" in shapes else ""
     )
-    return f"this is a {size} of width {width}, {depth} blocks and patches of {side} pixels{extras}: not offered"
+    return (
+        f"this is a {size} of width {width}, {depth} blocks and patches of {side} pixels{extras}, which is not offered"
+    )
 
 
 def _count(shapes: Shapes, start: str) -> int:

@@ -22,7 +22,8 @@ from monai_ssl_transfer.weights.key_maps import State, identify
 from monai_ssl_transfer.weights.layouts import encoder_starts, to_canonical
 from monai_ssl_transfer.weights.parts import ENTRIES, entry_of, part_of
 from monai_ssl_transfer.weights.report import first_names
-from monai_ssl_transfer.weights.sources import Facts, source_of_facts
+from monai_ssl_transfer.weights.save import CARD_KEY
+from monai_ssl_transfer.weights.sources import CARDED, OWN_CHECKPOINT, Facts, source_of_facts
 
 HOLDERS = ("state_dict", "model_state_dict", "model", "teacher", "target_encoder", "student", "net", "network_weights")
 """Entries that hold tensors, the one to prefer first; DINO's teacher is the better one of two."""
@@ -42,8 +43,8 @@ PAIRS = (
 """Of two encoders in a file the one that is used, and the other."""
 STUDENT = "student; its moving average, the teacher, is used"
 TWELVE_HEADS = (
-    "this is the ViT-S of the authors of MoCo v3, which has 12 attention heads where DINO's, timm's and ours have 6, so "
-    "that the same tensors would mean something else"
+    "this is the ViT-S of the authors of MoCo v3, which has 12 attention heads where DINO's, timm's and ours have 6, "
+    "so that the same tensors would mean something else"
 )
 BESIDE = "beside the encoder, part of another network"
 DEPTH = 3
@@ -201,7 +202,7 @@ def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
         start=place.plain_start,
         names={plain_name(name) for name in place.tensors} | set(place.level),
         family=spec.family,
-        format=checkpoint.format,
+        format=CARDED if CARD_KEY in checkpoint.metadata else checkpoint.format,
     )
     source = source_of_facts(facts)
     if (source.method, architecture) == ("moco_v3", "vit_small"):
@@ -211,7 +212,7 @@ def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
         names={canonical: place.start + name for canonical, name in names.items()},
         dropped=_dropped(checkpoint, place, {place.start + name for name in level}),
         source=source.name,
-        method=source.method,
+        method=source.method or _own_method(checkpoint, source.name),
         architecture=architecture,
         in_channels=in_channels,
         patch_size=spec.patch_size if spec.family == "vit" else 0,
@@ -220,6 +221,13 @@ def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
         start=place.start,
         notes=notes,
     )
+
+
+def _own_method(checkpoint: Checkpoint, source: str) -> str:
+    """The class of the method in a checkpoint of our pretraining."""
+    if source != OWN_CHECKPOINT:
+        return ""
+    return str(checkpoint.content["fingerprint"].get("method", "")).partition("(")[0]
 
 
 def _dropped(checkpoint: Checkpoint, place: Place, used: set[str]) -> dict[str, str]:

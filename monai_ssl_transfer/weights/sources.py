@@ -78,10 +78,13 @@ def _any(start: str, names: Collection[str]) -> bool:
     return any(name.startswith(start) for name in names)
 
 
+OWN_CHECKPOINT = "pretraining checkpoint of ssl-transfer"
+CARDED = "safetensors with our card"
 SOURCES: tuple[Source, ...] = (
+    Source("encoder of ssl-transfer, with its card", format=CARDED, uses="all", drops="-"),
     Source("AugReg file of Google (npz)", "supervised", format="AugReg npz", uses="all, transposed", drops="head"),
     Source(
-        "pretraining checkpoint of ssl-transfer",
+        OWN_CHECKPOINT,
         holder="method",
         entries=("format", "fingerprint", "iteration"),
         uses="encoder., of DINO teacher_encoder.",

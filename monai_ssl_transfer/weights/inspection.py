@@ -1,0 +1,210 @@
+"""What a file of weights is, what it holds, and what would be used of it: an object, a table for people, and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_ssl_transfer.errors import WeightsError
+from monai_ssl_transfer.weights.card import EncoderCard
+from monai_ssl_transfer.weights.files import Checkpoint, read_file
+from monai_ssl_transfer.weights.foreign import expected_shapes
+from monai_ssl_transfer.weights.formats import FoundEncoder, find_encoder, holders_of, plain_name
+from monai_ssl_transfer.weights.inspection_table import table_of
+from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER
+from monai_ssl_transfer.weights.known_files import KnownFile, by_name, hash_in_name, known_file
+from monai_ssl_transfer.weights.read import (
+    POSITION,
+    card_beside,
+    card_inside,
+    encoder_path,
+    foreign_card,
+)
+from monai_ssl_transfer.weights.statistics import GroupStatistics, doubts, statistics_of
+
+
+@dataclass(frozen=True)
+class TensorGroup:
+    """Tensors of a file that lie together.
+
+    Args:
+        start: what their names begin with, or the name of an entry that holds no tensors of interest.
+        names: their names in the file.
+        numbers: how many numbers are in them.
+        why: why they are not used; "" if they are.
+    """
+
+    start: str
+    names: tuple[str, ...]
+    numbers: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that is known about a file of weights.
+
+    Args:
+        file: its name without folders.
+        size: in bytes.
+        format: how it is written, as in `files.Checkpoint`.
+        sha256: of the file, in hexadecimal digits.
+        foreign_classes: classes that it asks for and that were read as inert values.
+        source: what kind of checkpoint it is, "" if it holds none of our encoders.
+        card: what is known of the encoder; None if there is none.
+        patch_size: of a ViT, in pixels; 0 for ResNets.
+        registers: of a ViT.
+        complete: whether the encoder is whole, with no tensor of another shape.
+        gaps: names that are missing, left over or of another shape.
+        used: the tensors that would be used.
+        dropped: what would not be used, and why.
+        known: the published file that it is, by its hash.
+        name_hint: the published file whose name it has, which proves nothing.
+        notes: what would be done besides renaming, and what else should be known.
+        statistics: of the encoder's tensors.
+        warnings: what in them looks untrained or constant.
+        refusal: why it cannot be used, "" if it can.
+    """
+
+    file: str
+    size: int
+    format: str
+    sha256: str
+    foreign_classes: tuple[str, ...]
+    source: str = ""
+    card: EncoderCard | None = None
+    patch_size: int = 0
+    registers: int = 0
+    complete: bool = False
+    gaps: tuple[str, ...] = ()
+    used: tuple[TensorGroup, ...] = ()
+    dropped: tuple[TensorGroup, ...] = ()
+    known: KnownFile | None = None
+    name_hint: KnownFile | None = None
+    notes: tuple[str, ...] = ()
+    statistics: tuple[GroupStatistics, ...] = ()
+    warnings: tuple[str, ...] = ()
+    refusal: str = ""
+
+    def table(self, names: int = 2) -> str:
+        """For people.
+
+        Args:
+            names: how many names to show of every group of tensors.
+        """
+        return table_of(self, names)
+
+    def to_json(self) -> str:
+        """Everything, as indented JSON."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def inspect_file(path: str | Path) -> Inspection:
+    """Look into a file of weights.
+
+    Args:
+        path: as for `read_encoder`.
+
+    Returns:
+        What it is; `refusal` says why if it holds none of our encoders.
+
+    Raises:
+        WeightsError: if there is no such file, or it cannot be read.
+    """
+    checkpoint = read_file(encoder_path(path))
+    known = known_file(checkpoint.sha256)
+    facts: dict[str, Any] = {
+        "file": checkpoint.file.name,
+        "size": checkpoint.file.stat().st_size,
+        "format": checkpoint.format,
+        "sha256": checkpoint.sha256,
+        "foreign_classes": checkpoint.placeholders,
+        "known": known,
+        "name_hint": None if known else by_name(checkpoint.file.name),
+    }
+    try:
+        own = card_inside(checkpoint)
+        found = find_encoder(checkpoint)
+    except WeightsError as error:
+        return Inspection(**facts, refusal=str(error), used=_held(checkpoint))
+    card = own or card_beside(checkpoint.file, found.state) or foreign_card(checkpoint, found)
+    gaps = _gaps(found)
+    return Inspection(
+        **facts,
+        source=found.source,
+        card=card,
+        patch_size=found.patch_size,
+        registers=found.registers,
+        complete=not gaps,
+        gaps=gaps,
+        used=(_used(checkpoint, found),),
+        dropped=_dropped(checkpoint, found),
+        notes=(*found.notes, *_notes(checkpoint, found)),
+        statistics=statistics_of(found.state),
+        warnings=doubts(found.state),
+    )
+
+
+def _held(checkpoint: Checkpoint) -> tuple[TensorGroup, ...]:
+    """What is in a file that cannot be used, by the first part of the names."""
+    groups: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
+    for holder, tensors in holders_of(checkpoint.content).items():
+        for name, tensor in tensors.items():
+            start = f"{holder}: " * bool(holder) + plain_name(name).partition(".")[0]
+            groups.setdefault(start, []).append(name)
+            sizes[start] = sizes.get(start, 0) + tensor.numel()
+    return tuple(TensorGroup(start, tuple(names), sizes[start]) for start, names in groups.items())
+
+
+def _used(checkpoint: Checkpoint, found: FoundEncoder) -> TensorGroup:
+    start = f"{found.holder}: " * bool(found.holder) + found.start
+    numbers = sum(tensor.numel() for tensor in found.state.values())
+    return TensorGroup(start or "all at the top", tuple(found.names.values()), numbers)
+
+
+def _dropped(checkpoint: Checkpoint, found: FoundEncoder) -> tuple[TensorGroup, ...]:
+    """What is not used, together where it has the same reason and lies together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    tensors = holders_of(checkpoint.content).get(found.holder, {})
+    for name, why in found.dropped.items():
+        inside = name.startswith(found.start) and name in tensors
+        level = name[len(found.start) :] if inside else plain_name(name)
+        start = level.partition(".")[0] if name in tensors else "entries"
+        groups.setdefault((start, why), []).append(name)
+    return tuple(
+        TensorGroup(start, tuple(names), sum(tensors[name].numel() for name in names if name in tensors), why)
+        for (start, why), names in groups.items()
+    )
+
+
+def _gaps(found: FoundEncoder) -> tuple[str, ...]:
+    """What hinders a complete load: position embeddings and the stem may have other sizes, counters may be absent."""
+    expected = expected_shapes(found.architecture, found.in_channels)
+    missing = [f"missing: {name}" for name in expected.keys() - found.state.keys() if not name.endswith(BATCH_COUNTER)]
+    more = [f"not known: {found.names.get(name, name)}" for name in found.state.keys() - expected.keys()]
+    other = [
+        f"of another shape: {name} {tuple(found.state[name].shape)}, not {shape}"
+        for name, shape in expected.items()
+        if name in found.state and name != POSITION and tuple(found.state[name].shape) != shape
+    ]
+    return tuple(sorted(missing) + sorted(more) + other)
+
+
+def _notes(checkpoint: Checkpoint, found: FoundEncoder) -> tuple[str, ...]:
+    notes = []
+    stated = hash_in_name(checkpoint.file.name)
+    if stated and not checkpoint.sha256.startswith(stated):
+        notes.append(f"its name states the hash {stated}, which is not its own: it is damaged or another file")
+    if any(name.endswith(".weight") for name in found.state) and _half(found.state):
+        notes.append("its tensors are of half precision; networks take them as float32")
+    return tuple(notes)
+
+
+def _half(state: Mapping[str, torch.Tensor]) -> bool:
+    return any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in state.values())

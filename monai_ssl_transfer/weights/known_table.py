@@ -1,0 +1,44 @@
+"""The table of recognised sources and published files, for people."""
+
+from __future__ import annotations
+
+from monai_ssl_transfer.weights.known_files import KNOWN_FILES
+from monai_ssl_transfer.weights.sources import SOURCES
+
+HASH_DIGITS = 8
+
+
+def known_table() -> str:
+    """Two tables: the kinds of checkpoints, and the published files that are known by their hash or name."""
+    sources = [("source", "method", "used", "dropped")]
+    sources += [(source.name, source.method or "-", source.uses, source.drops) for source in SOURCES]
+    files = [("file", "sha256", "encoder", "method", "hand on", "commercial")]
+    said = {True: "yes", False: "no", None: "?"}
+    files += [
+        (
+            known.name,
+            known.sha256[:HASH_DIGITS] or "by name",
+            known.architecture,
+            known.method,
+            said[known.redistribution],
+            said[known.commercial],
+        )
+        for known in KNOWN_FILES
+    ]
+    return "\n".join(
+        [
+            "Checkpoints that are recognised by what is in them",
+            *_columns(sources),
+            "",
+            "Published files that are recognised by their hash (never downloaded); ? = nothing found",
+            *_columns(files),
+        ]
+    )
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return [
+        "  " + "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    ]
