@@ -8,6 +8,8 @@ with biases (head, width), and the output projection is (head, width, out).
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ FIXED = {
 BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/(LayerNorm|MlpBlock|MultiHeadDotProductAttention)_(\d)/(.+)")
 PROJECTIONS = ("query", "key", "value")
 ENDS = {"scale": "weight", "kernel": "weight", "bias": "bias"}
+DAMAGE = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive may end in."""
 
 
 def read_augreg(file: Path) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def read_augreg(file: Path) -> dict[str, Any]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except DAMAGE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{file} cannot be read as numpy arrays ({reason}): copy it again from its source."

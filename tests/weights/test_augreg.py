@@ -201,7 +201,11 @@ def test_other_numpy_files_are_refused(tmp_path: Path) -> None:
             read_file(file)
         assert str(caught.value).startswith(str(file))
         assert "\n" not in str(caught.value)
+    np.savez(file, **jax_arrays())
     whole = file.read_bytes()
+    file.write_bytes(whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
+    with pytest.raises(WeightsError, match=r"cannot be read as numpy arrays .*CRC"):
+        read_file(file)
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(WeightsError, match="is cut off or damaged"):
         read_file(file)

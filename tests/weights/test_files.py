@@ -9,6 +9,7 @@ import hashlib
 import io
 import pathlib
 import pickle
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -156,6 +157,7 @@ def test_foreign_mappings_and_lists_keep_their_entries(tmp_path: Path, zipped: b
     parsing = pytest.importorskip("pytorch_lightning.utilities.parsing")
     config = omegaconf.OmegaConf.create({"lr": 0.1, "sizes": [1, 2]})
     content = {"state_dict": {"w": WEIGHT}, "hyper_parameters": parsing.AttributeDict(lr=0.1), "cfg": config}
+    content["callbacks"] = {parsing.AttributeDict: {"best": 0.5}}  # old Lightning has classes as keys
     found = read_file(saved(content, tmp_path / "lightning.ckpt", zipped))
     assert {
         "pytorch_lightning.utilities.parsing.AttributeDict",
@@ -163,6 +165,7 @@ def test_foreign_mappings_and_lists_keep_their_entries(tmp_path: Path, zipped: b
         "omegaconf.listconfig.ListConfig",
     } <= set(found.placeholders)
     assert found.content["hyper_parameters"].values == {"lr": 0.1}
+    assert list(found.content["callbacks"].values()) == [{"best": 0.5}]
     entries = found.content["cfg"].values["_content"]
     assert entries["lr"].values["_val"] == 0.1
     assert [entry.values["_val"] for entry in entries["sizes"].values["_content"]] == [1, 2]
@@ -307,6 +310,39 @@ def test_cut_files_are_refused_at_any_length(tmp_path: Path, zipped: bool) -> No
         with pytest.raises(WeightsError, match=r"cut\.pth ") as caught:
             read_file(file)
         assert "\n" not in str(caught.value)
+
+
+@FORMATS
+def test_flipped_bytes_end_in_one_sentence_or_in_values(tmp_path: Path, zipped: bool) -> None:
+    whole = saved(training_file(), tmp_path / "whole.pth", zipped).read_bytes()
+    generator, file, refused = random.Random(0), tmp_path / "flipped.pth", 0
+    for _ in range(100):
+        changed = bytearray(whole)
+        for _ in range(generator.choice([1, 2, 5, 20])):
+            changed[generator.randrange(min(len(whole), 4000))] = generator.randrange(256)
+        file.write_bytes(changed)
+        try:
+            read_file(file)
+        except WeightsError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert 20 < refused < 100
+
+
+def test_a_container_of_a_legacy_file_is_not_compared_with_any_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch would read the source of the class, and write a patch where the class asks for it
+    monkeypatch.chdir(tmp_path)
+    file = saved({}, tmp_path / "whole.pth", zipped=False)
+    body = b"\x80\x02}X\x01\x00\x00\x00a(X\x06\x00\x00\x00modulecargparse\nPlaceholder\n"
+    body += b"X\x04\x00\x00\x00a.pyX\x06\x00\x00\x00sourcetQs."
+    whole = file.read_bytes()
+    start = whole.index(pickle.dumps({}, protocol=2), 60)
+    file.write_bytes(whole[:start] + body + whole[start + len(pickle.dumps({}, protocol=2)) :])
+    with pytest.raises(WeightsError, match=r"whole\.pth is cut off or damaged"):
+        read_file(file)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["whole.pth"]
 
 
 def test_cut_safetensors_are_refused(tmp_path: Path) -> None:
