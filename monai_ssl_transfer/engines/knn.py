@@ -18,6 +18,7 @@ from torch.nn import functional
 from monai_ssl_transfer.data.order import epoch_order
 from monai_ssl_transfer.data.slices import SliceDataset
 from monai_ssl_transfer.engines.embedding import WholeSliceDataset, embed
+from monai_ssl_transfer.engines.fingerprint import file_hash
 from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
 from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.weights import load_encoder_weights
@@ -224,6 +225,7 @@ def write_scores(handler: OnlineKNNHandler, weights: str | Path, device: torch.d
     """
     logger.info("%s", load_encoder_weights(handler.encoder, weights).table())
     scores = handler.scores(device) | {"queries": len(handler.queries), "bank": len(handler.bank)}
+    scores |= {"encoder_sha256": file_hash(weights)}
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     Path(file).write_text(json.dumps(scores, indent=2) + "\n")
     logger.info("%s: %s", file, scores)

@@ -17,11 +17,11 @@ from monai.data import save_net_with_metadata
 from monai_ssl_transfer.errors import ExportError
 from monai_ssl_transfer.export.archive import publish, write_zip
 from monai_ssl_transfer.export.configs import merged_inference, merged_train
-from monai_ssl_transfer.export.licences import Provenance, provenance
+from monai_ssl_transfer.export.licences import CARD, Provenance, provenance
 from monai_ssl_transfer.export.metadata import exported_metadata
 from monai_ssl_transfer.export.network_facts import NetworkFacts, network_facts
 from monai_ssl_transfer.export.readme import UNMEASURED, ReadmeFacts, filled_readme
-from monai_ssl_transfer.export.run_folder import Evaluation, FinishedRun, read_evaluation, read_run
+from monai_ssl_transfer.export.run_folder import ENCODER, Evaluation, FinishedRun, read_evaluation, read_run
 from monai_ssl_transfer.export.source_closure import SourceClosure
 from monai_ssl_transfer.export.vendored import without_package, write_scripts
 from monai_ssl_transfer.installation import project_folder
@@ -118,7 +118,7 @@ def _collect(name: str, source: Path, run: FinishedRun, options: ExportOptions) 
             "with one digit in each place."
         )
     origin = provenance(run, options.licence_allows_redistribution)
-    evaluation = None if run.pretraining else read_evaluation(run, options.evaluation)
+    evaluation = read_evaluation(run, options.evaluation)
     if evaluation is None and not options.unmeasured:
         raise ExportError(f"{UNMEASURED.rstrip('.')}, or hand it out as it is with --unmeasured.")
     train = merged_train(source / "configs", run.config)
@@ -131,9 +131,12 @@ def _collect(name: str, source: Path, run: FinishedRun, options: ExportOptions) 
                 f"the evaluation used {setting} {evaluation.settings[setting]} but the training {train.get(setting)}: "
                 "evaluate again with the settings of the training."
             )
-    facts = network_facts(inference, run.state(), str(run.weights))
+    card = {"encoder_weights": str(run.folder / ENCODER)} if run.pretraining else {}
+    facts = network_facts(inference | card, run.state(), str(run.weights))
     alone, closure = without_package(inference)
-    metadata = exported_metadata(template, inference, facts, evaluation, origin, closure.libraries(), number)
+    # where inference reads them from the encoder's card
+    known = {setting: train[setting] for setting in _MUST_AGREE if setting in inference and setting in train}
+    metadata = exported_metadata(template, inference | known, facts, evaluation, origin, closure.libraries(), number)
     return _Parts(run, train, alone, closure, metadata, facts, evaluation, origin)
 
 
@@ -160,6 +163,11 @@ def _write(name: str, source: Path, folder: Path, parts: _Parts) -> None:
     for file, content in (("train", parts.train), ("inference", parts.inference), ("metadata", parts.metadata)):
         (configs / f"{file}.json").write_text(_json(content), encoding="utf-8")
     shutil.copyfile(parts.run.weights, models / "model.pt")
+    if parts.run.pretraining:  # with its card, for transfer; a second .pt in models would confuse MONAI Label
+        (folder / "encoder").mkdir()
+        for file in (ENCODER, CARD, "projection_head.safetensors"):
+            if (parts.run.folder / file).is_file():
+                shutil.copyfile(parts.run.folder / file, folder / "encoder" / file)
     if parts.facts.script is not None:
         kept = {one: parts.metadata[one] for one in ("version", "network_data_format")}
         path, script = str(models / "model.ts"), parts.facts.script

@@ -125,8 +125,14 @@ def merged_inference(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
                 )
             inference[part] = used
     for name in inference.keys() & config.keys():
-        if name not in (*_OF_INFERENCE, *_OF_THE_MACHINE):
+        if name in (*_OF_INFERENCE, *_OF_THE_MACHINE):
+            continue
+        if str(inference[name]).startswith("$@settings."):  # read from the encoder's card; the default in its place
+            inference["settings"][name] = copy.deepcopy(config[name])
+        else:
             inference[name] = copy.deepcopy(config[name])
+    if "settings" in inference:
+        inference["encoder_weights"] = "$os.path.join(@bundle_root, 'encoder', 'encoder.safetensors')"
     inference |= {"bundle_root": BUNDLE_ROOT, "imports": ["$import inspect", *inference["imports"]]}
     inference = _computed(inference, inference)
     check_no_paths(inference, "inference.json")
@@ -139,7 +145,8 @@ def _computed(value: Any, config: dict[str, Any]) -> Any:
         return [_computed(one, config) for one in value]
     if not isinstance(value, dict):
         return value
-    if str(value.get("_target_", "")).endswith(_COMPUTED) and str(value["_target_"]).startswith(PACKAGE):
+    target = str(value.get("_target_", ""))
+    if "settings" not in config and target.endswith(_COMPUTED) and target.startswith(PACKAGE):
         found = ConfigParser({**config, "_wanted": value}).get_parsed_content("_wanted")
         return list(found) if isinstance(found, tuple) else found
     return {name: _computed(one, config) for name, one in value.items()}

@@ -64,7 +64,7 @@ def network_facts(inference: Mapping[str, Any], state: Mapping[str, Tensor], wei
     if broken is not None:
         raise ExportError(f"{weights} holds NaN or infinity in {broken}: train again with a lower learning rate.")
     channels = _in_channels(inference)
-    side = int(inference.get("image_size", _SIDE))
+    side = int(parser.get_parsed_content("image_size")) if "image_size" in inference else _SIDE
     found = _try(network, channels, side)
     if found is None:
         raise ExportError(f"the network of {weights} takes no image of {channels} x {side} x {side}: mend image_size.")
@@ -72,7 +72,7 @@ def network_facts(inference: Mapping[str, Any], state: Mapping[str, Tensor], wei
     return NetworkFacts(
         network,
         channels,
-        found.shape[1] if isinstance(found, Tensor) and found.dim() > 1 else None,
+        int(found.shape[1]) if isinstance(found, Tensor) and found.dim() > 1 else None,
         _try(network, channels, side + 32) is not None,
         sum(one.numel() for one in network.parameters()),
         script,

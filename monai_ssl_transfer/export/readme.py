@@ -59,6 +59,8 @@ def filled_readme(template: str, facts: ReadmeFacts) -> str:
     head, *sections = _SECTION.split(template)
     found = {part.partition("\n")[0].strip(): part.partition("\n")[2].strip("\n") for part in sections}
     title, _, rest = head.partition("\n")
+    described = next((name for name in found if name.lower() == "model description"), "Model description")
+    found[described] = f"{_model(facts)}\n\n{found.get(described, '')}".rstrip()
     found["Performance"] = _performance(found.get("Performance", ""), facts.evaluation)
     found["Training configuration"] = _training(found.get("Training configuration", ""), facts)
     found["Commands"] = _commands(facts)
@@ -100,11 +102,18 @@ def _rows(metrics: Mapping[str, float]) -> Iterator[str]:
 
 def _training(text: str, facts: ReadmeFacts) -> str:
     rows = [f"| {name} | {_plain(facts.train[name])} |" for name in _SHOWN if name in facts.train]
-    network = facts.inference["network_def"]
-    name = f"`{network['_target_']}`" if isinstance(network, Mapping) else "network"
-    lead = f"This model: {name}, {facts.network.parameters:,} parameters, trained with"
+    lead = "This model was trained with"
     defaults = f"\n\nThe bundle's defaults, where the table says nothing else:\n{text}" if text else ""
     return f"{lead}\n\n| setting | value |\n|---|---|\n" + "\n".join(rows) + defaults
+
+
+def _model(facts: ReadmeFacts) -> str:
+    network = facts.inference["network_def"]
+    name = f"`{network['_target_']}`" if isinstance(network, Mapping) else "a network"
+    details = ", ".join(f"{key} {network[key]}" for key in ("backbone", "encoder", "decoder", "name") if key in network)
+    stock = "" if str(network["_target_"]).startswith("monai.") else ", its code in `scripts`"
+    text = f"This model: {name}{f' ({details})' if details and '@' not in details else ''}{stock}"
+    return f"{text}; {facts.network.parameters:,} parameters. What follows describes the bundle whatever its network."
 
 
 def _plain(value: Any) -> str:

@@ -16,6 +16,8 @@ from monai_ssl_transfer.errors import ExportError
 
 ENCODER_RECORD = "encoder_load.json"
 SUMMARY = "summary.json"
+ENCODER = "encoder.safetensors"
+_SCORES = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def read_run(folder: str | Path) -> FinishedRun:
     name = "model.pt" if "method_name" in config else "models/model.pt"
     if not (path / name).is_file():
         raise ExportError(f"{path} has no {name}: wait for the first validation of the run, or name another run.")
+    if "method_name" in config and not (path / ENCODER).is_file():
+        raise ExportError(f"{path} has no {ENCODER}: wait for the first epoch of the pretraining, or name another run.")
     record = path / ENCODER_RECORD
     return FinishedRun(path, config, path / name, read_json(record) if record.is_file() else None)
 
@@ -110,6 +114,8 @@ def read_evaluation(run: FinishedRun, folder: str | Path | None) -> Evaluation |
     Raises:
         ExportError: the named folder has no summary, or the evaluation is of other weights.
     """
+    if run.pretraining:
+        return _scores(run, Path(folder or run.folder), named=folder is not None)
     path = run.folder / "eval" if folder is None else Path(folder)
     if not (path / SUMMARY).is_file():
         if folder is None:
@@ -124,6 +130,21 @@ def read_evaluation(run: FinishedRun, folder: str | Path | None) -> Evaluation |
     if settings.pop("model_sha256", None) != file_hash(run.weights):
         raise ExportError(f"{path} judged other weights than {run.weights}: evaluate that model, then export it again.")
     return Evaluation(read_json(path / SUMMARY), settings)
+
+
+def _scores(run: FinishedRun, folder: Path, named: bool) -> Evaluation | None:
+    """What kNN found of the encoder of a pretraining."""
+    file = folder / _SCORES
+    if not file.is_file():
+        if named:
+            raise ExportError(f"{folder} has no {_SCORES}: give the output_dir of an evaluation with --evaluation.")
+        return None
+    scores = read_json(file)
+    if scores.pop("encoder_sha256", None) != file_hash(run.folder / ENCODER):
+        raise ExportError(
+            f"{file} judged another encoder than {run.folder / ENCODER}: evaluate that one, then export it again."
+        )
+    return Evaluation(scores, {})
 
 
 def read_json(file: Path) -> dict[str, Any]:
