@@ -48,7 +48,7 @@ DAMAGE = (
 """What reading a damaged or a malicious pickle may end in."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors cannot be compared so
 class Checkpoint:
     """What is in a file of weights.
 
