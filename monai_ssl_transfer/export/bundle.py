@@ -21,7 +21,14 @@ from monai_ssl_transfer.export.licences import CARD, Provenance, provenance
 from monai_ssl_transfer.export.metadata import exported_metadata
 from monai_ssl_transfer.export.network_facts import NetworkFacts, network_facts
 from monai_ssl_transfer.export.readme import UNMEASURED, ReadmeFacts, filled_readme
-from monai_ssl_transfer.export.run_folder import ENCODER, Evaluation, FinishedRun, read_evaluation, read_run
+from monai_ssl_transfer.export.run_folder import (
+    ENCODER,
+    ENCODER_FOLDER,
+    Evaluation,
+    FinishedRun,
+    read_evaluation,
+    read_run,
+)
 from monai_ssl_transfer.export.source_closure import SourceClosure
 from monai_ssl_transfer.export.vendored import without_package, write_scripts
 from monai_ssl_transfer.installation import project_folder
@@ -133,7 +140,8 @@ def _collect(name: str, source: Path, run: FinishedRun, options: ExportOptions) 
             )
     card = {"encoder_weights": str(run.folder / ENCODER)} if run.pretraining else {}
     facts = network_facts(inference | card, run.state(), str(run.weights))
-    alone, closure = without_package(inference)
+    # an encoder bundle reads folders of scans: its code would be half of the package, so it requires the package
+    alone, closure = (inference, SourceClosure()) if run.pretraining else without_package(inference)
     # where inference reads them from the encoder's card
     known = {setting: train[setting] for setting in _MUST_AGREE if setting in inference and setting in train}
     metadata = exported_metadata(template, inference | known, facts, evaluation, origin, closure.libraries(), number)
@@ -164,15 +172,16 @@ def _write(name: str, source: Path, folder: Path, parts: _Parts) -> None:
         (configs / f"{file}.json").write_text(_json(content), encoding="utf-8")
     shutil.copyfile(parts.run.weights, models / "model.pt")
     if parts.run.pretraining:  # with its card, for transfer; a second .pt in models would confuse MONAI Label
-        (folder / "encoder").mkdir()
+        (folder / ENCODER_FOLDER).mkdir()
         for file in (ENCODER, CARD, "projection_head.safetensors"):
             if (parts.run.folder / file).is_file():
-                shutil.copyfile(parts.run.folder / file, folder / "encoder" / file)
+                shutil.copyfile(parts.run.folder / file, folder / ENCODER_FOLDER / file)
     if parts.facts.script is not None:
         kept = {one: parts.metadata[one] for one in ("version", "network_data_format")}
         path, script = str(models / "model.ts"), parts.facts.script
         save_net_with_metadata(script, path, include_config_vals=False, append_timestamp=False, meta_values=kept)
-    write_scripts(parts.closure, folder)
+    if parts.closure.wanted:
+        write_scripts(parts.closure, folder)
     shutil.copyfile(source / "LICENSE", folder / "LICENSE")
     (docs / "data_license.txt").write_text(_data_licence(parts), encoding="utf-8")
     (docs / "provenance.json").write_text(_json(parts.origin.to_json()), encoding="utf-8")

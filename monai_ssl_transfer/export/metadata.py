@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,6 +13,7 @@ from monai_ssl_transfer.export.run_folder import Evaluation
 from monai_ssl_transfer.views.windows import channel_windows, normalisation
 
 _OWN_FIELDS = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+_OF_TRAINING = {"monai-ssl-transfer", "lightly", "torchmetrics", "pycocotools"}
 _OF_CASES = ("videos", "groups", "sequences", "patients", "support")
 """Parts of a summary that name the user's own cases."""
 _CHANNELS = {
@@ -29,7 +30,7 @@ def exported_metadata(
     facts: NetworkFacts,
     evaluation: Evaluation | None,
     origin: Provenance,
-    libraries: Iterable[str],
+    libraries: Collection[str],
     bundle_version: str,
 ) -> dict[str, Any]:
     """Fill the metadata of a bundle from a run.
@@ -40,17 +41,16 @@ def exported_metadata(
         facts: of the network.
         evaluation: what was measured; ``None`` leaves ``eval_metrics`` empty.
         origin: of the weights.
-        libraries: distributions that the code in ``scripts`` imports.
+        libraries: distributions that the code in ``scripts`` imports; none where it requires this package.
         bundle_version: of the exported bundle.
     """
     filled = dict(metadata) | {"version": bundle_version}
     said = "trained weights, exported by monai-ssl-transfer " + __version__
     filled["changelog"] = {**metadata["changelog"], bundle_version: _added(metadata, bundle_version, said)}
     filled |= {field: _installed(name) for name, field in _OWN_FIELDS.items()}
-    needed = {name for name in metadata["required_packages_version"] if name not in ("monai-ssl-transfer", "lightly")}
-    if not inference["network_def"].get("_target_", "").startswith("monai."):
-        needed |= set(libraries)
-    needed = (needed | set(libraries)) - _OWN_FIELDS.keys()
+    needed = set(metadata["required_packages_version"])
+    if libraries:  # the bundle brings its code
+        needed = (needed - _OF_TRAINING | set(libraries)) - _OWN_FIELDS.keys()
     filled["required_packages_version"] = {name: _installed(name) for name in sorted(needed)}
     filled["training_packages_version"] = {"monai-ssl-transfer": __version__}
     filled["eval_metrics"] = {} if evaluation is None else flat_metrics(evaluation.summary)
@@ -124,9 +124,9 @@ def _data_format(template: Mapping[str, Any], inference: Mapping[str, Any], fact
             pred["spatial_shape"] = [side, side]
         image["spatial_shape"] = [side, side]
     if facts.out_channels is not None:
-        names = class_names(inference)
-        if len(names) == facts.out_channels:
-            pred["channel_def"] = {str(number): name for number, name in enumerate(names)}
+        classes = class_names(inference)
+        if len(classes) == facts.out_channels:
+            pred["channel_def"] = {str(number): name for number, name in enumerate(classes)}
         elif pred["num_channels"] != facts.out_channels and pred["format"] != "latent":
             pred["channel_def"] = {str(number): f"class {number}" for number in range(facts.out_channels)}
         pred["num_channels"] = facts.out_channels

@@ -11,7 +11,7 @@ from monai_ssl_transfer import __version__
 from monai_ssl_transfer.export.licences import Provenance
 from monai_ssl_transfer.export.metadata import flat_metrics
 from monai_ssl_transfer.export.network_facts import NetworkFacts
-from monai_ssl_transfer.export.run_folder import Evaluation
+from monai_ssl_transfer.export.run_folder import ENCODER, ENCODER_FOLDER, Evaluation
 
 UNMEASURED = (
     "Nothing is measured of these weights: run train.json with evaluate.json on held-out data and export again with "
@@ -137,13 +137,22 @@ def _commands(facts: ReadmeFacts) -> str:
     script = f"\n\n# TorchScript\n{read}" if facts.network.script is not None else ""
     return (
         "From the folder that holds this bundle, from any other with the paths changed:\n```sh\n"
-        f"# inference: MONAI and these packages, nothing of monai-ssl-transfer\npip install {needed}\n"
+        f"# inference: MONAI and these packages\npip install {needed}\n"
         f"{run} {configs}/inference.json --bundle_root {facts.name} --dataset_dir FOLDER --output_dir OUT\n\n"
         "# evaluation and training on your data: pip install monai-ssl-transfer\n"
-        f"{run} {both} --bundle_root {facts.name} --dataset_dir DATA --output_dir EVALUATION\n"
+        f"{run} {both} --bundle_root {facts.name} --dataset_dir DATA --output_dir EVALUATION{_judged(facts.name, facts.train)}\n"
         f"{run} {configs}/train.json --bundle_root {facts.name} --dataset_dir DATA --output_dir RUN{script}\n```\n"
         "Configs and overlays run as code: use only those that you trust."
     )
+
+
+def _judged(name: str, train: Mapping[str, Any]) -> str:
+    """What to evaluate on data that the run did not divide."""
+    if "method_name" in train:
+        return f" --encoder_weights {name}/{ENCODER_FOLDER}/{ENCODER}"
+    if "validation_cases" in train:
+        return " --validation_cases \"['CASE', 'CASE']\""
+    return " --run_dir RUN" if "label_field" in train else " --evaluate_part all"
 
 
 def _script(facts: ReadmeFacts) -> str:

@@ -17,6 +17,7 @@ from monai_ssl_transfer.errors import ExportError
 ENCODER_RECORD = "encoder_load.json"
 SUMMARY = "summary.json"
 ENCODER = "encoder.safetensors"
+ENCODER_FOLDER = "encoder"
 _SCORES = "evaluation.json"
 
 

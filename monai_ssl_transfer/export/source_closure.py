@@ -151,6 +151,12 @@ def source_file(module: str) -> Path | None:
     return next((one for one in candidates if one.is_file()), None)
 
 
+def is_package(module: str) -> bool:
+    """Whether a module of this package is a folder of modules."""
+    file = source_file(module)
+    return file is not None and file.name == "__init__.py"
+
+
 @cache
 def tree(module: str) -> ast.Module:
     """A module's syntax.

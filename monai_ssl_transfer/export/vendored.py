@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_ssl_transfer import __version__
 from monai_ssl_transfer.errors import ExportError
-from monai_ssl_transfer.export.source_closure import PACKAGE, SourceClosure, origin
+from monai_ssl_transfer.export.source_closure import PACKAGE, SourceClosure, is_package, origin
 
 FOLDER = "scripts"
 ON_PATH = "scripts_on_path"
@@ -71,6 +71,7 @@ def write_scripts(closure: SourceClosure, folder: Path) -> None:
     """
     texts = closure.texts(FOLDER)
     packages = {(folder / FOLDER).joinpath(*module.split(".")[1:-1]) for module in texts}
+    packages |= {(folder / FOLDER).joinpath(*module.split(".")[1:]) for module in texts if is_package(module)}
     for package in packages:
         for level in (package, *package.parents):
             if level == folder:
@@ -78,7 +79,8 @@ def write_scripts(closure: SourceClosure, folder: Path) -> None:
             level.mkdir(parents=True, exist_ok=True)
             (level / "__init__.py").write_text(_header("of this bundle: what its inference needs"))
     for module, text in texts.items():
-        path = (folder / FOLDER).joinpath(*module.split(".")[1:]).with_suffix(".py")
+        path = (folder / FOLDER).joinpath(*module.split(".")[1:])
+        path = path / "__init__.py" if is_package(module) else path.with_suffix(".py")
         path.write_text(_header(f"{module}: what the inference of this bundle needs of it") + text, encoding="utf-8")
 
 
