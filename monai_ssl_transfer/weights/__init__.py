@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_ssl_transfer.weights.built import load_encoder
 from monai_ssl_transfer.weights.card import EncoderCard
 from monai_ssl_transfer.weights.load import load_encoder_weights, starting_from
 from monai_ssl_transfer.weights.projection import save_projection_head
@@ -13,6 +14,7 @@ __all__ = [
     "EncoderCard",
     "LoadReport",
     "encoder_facts",
+    "load_encoder",
     "load_encoder_weights",
     "read_encoder",
     "save_encoder",
