@@ -33,7 +33,7 @@ class TensorGroup:
     """Tensors of a file that lie together.
 
     Args:
-        start: what their names begin with, or the name of an entry that holds no tensors of interest.
+        start: what their names begin with; "" for entries beside the one that holds the encoder.
         names: their names in the file.
         numbers: how many numbers are in them.
         why: why they are not used; "" if they are.
@@ -165,7 +165,7 @@ def _held(checkpoint: Checkpoint) -> tuple[TensorGroup, ...]:
 def _used(checkpoint: Checkpoint, found: FoundEncoder) -> TensorGroup:
     start = f"{found.holder}: " * bool(found.holder) + found.start
     numbers = sum(tensor.numel() for tensor in found.state.values())
-    return TensorGroup(start or "all at the top", tuple(found.names.values()), numbers)
+    return TensorGroup(start.removesuffix(" ") or "all, at the top", tuple(found.names.values()), numbers)
 
 
 def _dropped(checkpoint: Checkpoint, found: FoundEncoder) -> tuple[TensorGroup, ...]:
@@ -175,11 +175,11 @@ def _dropped(checkpoint: Checkpoint, found: FoundEncoder) -> tuple[TensorGroup, 
     for name, why in found.dropped.items():
         inside = name.startswith(found.start) and name in tensors
         level = name[len(found.start) :] if inside else plain_name(name)
-        start = level.partition(".")[0] if name in tensors else "entries"
+        start = f"{level.partition('.')[0]}{'.' * ('.' in level)}" if name in tensors else ""
         groups.setdefault((start, why), []).append(name)
     return tuple(
         TensorGroup(start, tuple(names), sum(tensors[name].numel() for name in names if name in tensors), why)
-        for (start, why), names in groups.items()
+        for (start, why), names in sorted(groups.items(), key=lambda item: not item[0][0])
     )
 
 

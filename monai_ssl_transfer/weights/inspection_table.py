@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LABEL = 15
 WIDTH = 110
+ENTRIES = 4
 UNKNOWN = "not known from the file"
 
 
@@ -78,14 +79,16 @@ def _encoder_rows(inspection: Inspection) -> list[tuple[str, str]]:
 
 def _known_rows(inspection: Inspection) -> list[tuple[str, str]]:
     known, hint = inspection.known, inspection.name_hint
-    if known is None and hint is None:
-        return [("known file", "no; its licence must be looked up where it comes from")]
-    if known is None and hint is not None:
-        return [
-            ("known file", f"not by its hash; its name is that of {hint.name}, which proves nothing"),
-            *_terms(hint),
-        ]
-    return [] if known is None else [("known file", f"yes: {known.name}"), *_terms(known)]
+    if known is not None:
+        return [("known file", f"yes, by its hash: {known.name}"), *_terms(known)]
+    if hint is None:
+        own = inspection.card is not None and inspection.card.weights_hash
+        return [] if own else [("known file", "no; its licence must be looked up where it comes from")]
+    if hint.sha256:
+        named = f"no: it is called {hint.name} but is not that file; it is another one, or damaged"
+        return [("known file", named)]
+    named = f"by its name alone, which proves nothing (no hash of {hint.name} is published)"
+    return [("known file", named), *_terms(hint)]
 
 
 def _terms(known: KnownFile) -> list[tuple[str, str]]:
@@ -108,19 +111,23 @@ def _lines(rows: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _groups(groups: Iterable[TensorGroup], names: int) -> list[str]:
+    """One line for a group and, if names are wanted, a second one with its first names."""
+    rows = [(group, *_row(group)) for group in groups]
+    width = max((len(start) for _, start, _ in rows), default=0)
     lines = []
-    for group in groups:
-        if group.numbers:
-            size = f"{len(group.names):>4} tensors{group.numbers / 1e6:>9.2f} M"
-        else:
-            size = f"{len(group.names):>4} {'entry' if len(group.names) == 1 else 'entries'}"
-        why = f"  {group.why}" if group.why else ""
-        lines.append(f"  {group.start:<26}{size:<24}{why}".rstrip())
-        if names and group.names != (group.start,):
+    for group, start, size in rows:
+        lines.append(f"  {start:<{width}}{size:>27}   {group.why}".rstrip())
+        if names and group.numbers:
             lines += textwrap.wrap(
                 first_names(group.names, names), WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
     return lines
+
+
+def _row(group: TensorGroup) -> tuple[str, str]:
+    if not group.numbers:
+        return first_names(group.names, ENTRIES), ""
+    return group.start, f"{len(group.names)} tensor{'s' * (len(group.names) > 1)}{group.numbers:>14,}"
 
 
 def _figures(values: Iterable[float]) -> str:

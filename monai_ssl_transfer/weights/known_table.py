@@ -10,8 +10,10 @@ HASH_DIGITS = 8
 
 def known_table() -> str:
     """Two tables: the kinds of checkpoints, and the published files that are known by their hash or name."""
-    sources = [("source", "method", "used", "dropped")]
-    sources += [(source.name, source.method or "-", source.uses, source.drops) for source in SOURCES]
+    sources = []
+    for source in SOURCES:
+        sources.append(f"  {source.name}" + (f" ({source.method})" if source.method else ""))
+        sources.append(f"      used: {source.uses}; dropped: {source.drops or 'nothing'}")
     files = [("file", "sha256", "encoder", "method", "hand on", "commercial")]
     said = {True: "yes", False: "no", None: "?"}
     files += [
@@ -28,9 +30,10 @@ def known_table() -> str:
     return "\n".join(
         [
             "Checkpoints that are recognised by what is in them",
-            *_columns(sources),
+            *sources,
             "",
-            "Published files that are recognised by their hash (never downloaded); ? = nothing found",
+            "Published files that are known by their hash, or by name where none is published; none is "
+            "ever downloaded; ? = nothing was found about it",
             *_columns(files),
         ]
     )

@@ -81,7 +81,7 @@ def _any(start: str, names: Collection[str]) -> bool:
 OWN_CHECKPOINT = "pretraining checkpoint of ssl-transfer"
 CARDED = "safetensors with our card"
 SOURCES: tuple[Source, ...] = (
-    Source("encoder of ssl-transfer, with its card", format=CARDED, uses="all", drops="-"),
+    Source("encoder of ssl-transfer, with its card", format=CARDED, uses="all", drops=""),
     Source("AugReg file of Google (npz)", "supervised", format="AugReg npz", uses="all, transposed", drops="head"),
     Source(
         OWN_CHECKPOINT,
@@ -276,7 +276,7 @@ SOURCES: tuple[Source, ...] = (
     Source("MONAI ViT", marks=("patch_embedding.patch_embeddings.",), family="vit", uses="renamed", drops="head"),
     Source("torchvision ViT", marks=("conv_proj.",), family="vit", uses="renamed", drops="heads."),
     Source("DINOv2 encoder", "dinov2", start="", marks=("mask_token",), family="vit", uses="all", drops="mask_token"),
-    Source("DINOv2 encoder", "", start="", marks=("blocks.0.ls1.",), family="vit", uses="all", drops="-"),
+    Source("DINOv2 encoder", "", start="", marks=("blocks.0.ls1.",), family="vit", uses="all", drops=""),
     Source("ResNet in the names of torchvision and timm", start="", family="resnet", uses="all", drops="fc."),
     Source("ViT in the names of timm, DINO, MAE and MoCo v3", start="", family="vit", uses="all", drops="head."),
 )

@@ -65,8 +65,8 @@ def doubts(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     constant = [name for name, tensor in matrices.items() if bool((tensor == tensor.flatten()[0]).all())]
     found = [f"{_listed(constant)} constant: nothing was trained there"] if constant else []
     scales = [tensor for name, tensor in weights.items() if NORM.search(name) and name.endswith("weight")]
-    if scales and all(bool((tensor == 1).all()) for tensor in scales):
-        found.append("the weights of all norms are exactly 1, their value before training: the encoder looks untrained")
+    if scales and all(bool(((tensor == 1) | (tensor == 0)).all()) for tensor in scales):
+        found.append("the weights of all norms are exactly 1 or 0, as before training: the encoder looks untrained")
     means = [tensor for name, tensor in weights.items() if name.endswith("running_mean")]
     if means and not any(bool(tensor.any()) for tensor in means):
         found.append("the running means of all batch norms are 0, as before the first batch: they saw no image")
