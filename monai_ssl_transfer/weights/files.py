@@ -121,9 +121,9 @@ def _read_zip(file: Path) -> Checkpoint:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise WeightsError(
-            f"{file} is cut off or damaged (its table of contents is missing at the end): copy it again."
+            f"{file} is cut off or damaged (its table of contents, at the end, cannot be read): copy it again."
         ) from error
     if names and all(name.endswith(".npy") for name in names):
         return Checkpoint(file, "AugReg npz", read_augreg(file))

@@ -329,6 +329,15 @@ def test_flipped_bytes_end_in_one_sentence_or_in_values(tmp_path: Path, zipped: 
     assert 20 < refused < 100
 
 
+def test_a_damaged_table_of_contents(tmp_path: Path) -> None:
+    file = saved({"w": WEIGHT}, tmp_path / "a.pth")
+    whole = bytearray(file.read_bytes())
+    whole[whole.index(b"PK\x01\x02") + 6] = 200  # the version of zip that is needed to unpack
+    file.write_bytes(whole)
+    with pytest.raises(WeightsError, match=r"a\.pth is cut off or damaged \(its table of contents"):
+        read_file(file)
+
+
 def test_a_container_of_a_legacy_file_is_not_compared_with_any_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
