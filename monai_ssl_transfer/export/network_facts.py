@@ -110,7 +110,8 @@ def _script(network: nn.Module, channels: int, side: int) -> tuple[torch.jit.Scr
         with torch.no_grad():
             expected, found = network(x), torch.jit.load(stream)(x)
     except Exception as error:  # noqa: BLE001  # the compiler raises whatever it stumbles over
-        return None, f"TorchScript's compiler refuses it ({type(error).__name__})"
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return None, f"TorchScript's compiler refuses it ({said.partition(' (')[0].strip()[:120]})"
     if isinstance(expected, Tensor):
         if not torch.allclose(expected, found, atol=_TOLERANCE, rtol=_TOLERANCE):
             return None, "its TorchScript gives another output"

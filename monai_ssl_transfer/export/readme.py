@@ -131,6 +131,7 @@ def _commands(facts: ReadmeFacts) -> str:
         [f"monai=={facts.metadata['monai_version']}"]
         + [f"{name}=={version}" for name, version in facts.metadata["required_packages_version"].items()]
     )
+    judged = _judged(facts.name, facts.train)
     both = f"\"['{configs}/train.json','{configs}/evaluate.json']\""
     run = "python -m monai.bundle run --config_file"
     read = f"python -c \"import torch; network = torch.jit.load('{facts.name}/models/model.ts')\""
@@ -140,7 +141,7 @@ def _commands(facts: ReadmeFacts) -> str:
         f"# inference: MONAI and these packages\npip install {needed}\n"
         f"{run} {configs}/inference.json --bundle_root {facts.name} --dataset_dir FOLDER --output_dir OUT\n\n"
         "# evaluation and training on your data: pip install monai-ssl-transfer\n"
-        f"{run} {both} --bundle_root {facts.name} --dataset_dir DATA --output_dir EVALUATION{_judged(facts.name, facts.train)}\n"
+        f"{run} {both} --bundle_root {facts.name} --dataset_dir DATA --output_dir EVALUATION{judged}\n"
         f"{run} {configs}/train.json --bundle_root {facts.name} --dataset_dir DATA --output_dir RUN{script}\n```\n"
         "Configs and overlays run as code: use only those that you trust."
     )
