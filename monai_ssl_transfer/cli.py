@@ -79,6 +79,7 @@ def _inspect_weights(arguments: argparse.Namespace) -> int:
 
 def _convert_weights(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.weights.convert import ConvertOptions, convert_file
+    from monai_ssl_transfer.weights.files import read_file
 
     options = ConvertOptions(
         in_channels=arguments.in_channels,
@@ -88,7 +89,8 @@ def _convert_weights(arguments: argparse.Namespace) -> int:
         fold_layer_scale=arguments.fold_layer_scale,
         spatial_dims=arguments.spatial_dims,
     )
-    print(convert_file(arguments.file, arguments.to, arguments.out, options))
+    written = convert_file(arguments.file, arguments.to, arguments.out, options)
+    print(f"{written} is loaded by\n{read_file(written).metadata['load']}")
     return 0
 
 

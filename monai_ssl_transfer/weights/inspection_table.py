@@ -58,7 +58,10 @@ def _encoder_rows(inspection: Inspection) -> list[tuple[str, str]]:
     card = inspection.card
     if card is None:
         return []
-    shape = [f"{card.in_channels} input channels" + (f" ({card.channels})" if card.channels else "")]
+    shape = [
+        f"{card.in_channels} input channel{'s' * (card.in_channels > 1)}"
+        + (f" ({card.channels})" if card.channels else "")
+    ]
     if inspection.patch_size:
         registers = f"{inspection.registers} registers" if inspection.registers else "no registers"
         shape += [f"patches of {inspection.patch_size} pixels", registers, f"positions for {card.image_size} pixels"]

@@ -26,5 +26,6 @@ def checkpoints() -> Path:
 def test_cifar_resnet_is_refused_with_the_reason(checkpoints: Path) -> None:
     """ResNet-20 for CIFAR, wrapped in a training checkpoint with `module.` before every name."""
     file = checkpoints / "resnet20-12fca82f.th"
-    with pytest.raises(WeightsError, match=r"resnet20-12fca82f\.th holds none of our encoders .*conv1\.weight.*CIFAR ResNet .*16, 32, 64, `linear"):
+    reason = r"resnet20-12fca82f\.th holds none of our encoders .*conv1\.weight.*CIFAR ResNet .*16, 32, 64, `linear"
+    with pytest.raises(WeightsError, match=reason):
         load_encoder_weights(build_encoder("resnet18"), file)
