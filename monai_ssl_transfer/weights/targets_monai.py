@@ -30,7 +30,7 @@ EPS_LINES = (
 def for_monai_resnet(encoder: ReshapedEncoder) -> ConversionTarget:
     if encoder.is_vit:
         raise WeightsError(f"{encoder.origin} is no ResNet: convert to monai-vit.")
-    arguments = {
+    arguments: dict[str, Any] = {
         "spatial_dims": encoder.spatial_dims,
         "n_input_channels": encoder.in_channels,
         "shortcut_type": "B",
@@ -49,7 +49,7 @@ def for_monai_vit(encoder: ReshapedEncoder) -> ConversionTarget:
         raise WeightsError(f"{encoder.origin} is no ViT: convert to monai-resnet or monai-flexible-unet.")
     refuse_registers("MONAI's ViT", encoder)
     spec = SPECS[encoder.origin]
-    arguments = {
+    arguments: dict[str, Any] = {
         "in_channels": encoder.in_channels,
         "img_size": encoder.image_size,
         "patch_size": encoder.patch_size,
@@ -62,7 +62,7 @@ def for_monai_vit(encoder: ReshapedEncoder) -> ConversionTarget:
         "qkv_bias": True,
         "post_activation": None,
     }
-    network = nets.ViT(**arguments)
+    network: Any = nets.ViT(**arguments)
     network.classification_head = nn.Identity()
     code = (
         "import monai, torch",
@@ -74,10 +74,9 @@ def for_monai_vit(encoder: ReshapedEncoder) -> ConversionTarget:
 
 
 def for_monai_flexible_unet(encoder: ReshapedEncoder) -> ConversionTarget:
-    channels = encoder.in_channels
+    arguments: dict[str, Any] = {"in_channels": encoder.in_channels, "out_channels": 2}
     if encoder.origin in STOCK_BACKBONES:
-        arguments = {"in_channels": channels, "out_channels": 2, "backbone": encoder.origin}
-        arguments["spatial_dims"] = encoder.spatial_dims
+        arguments |= {"backbone": encoder.origin, "spatial_dims": encoder.spatial_dims}
         network: Any = nets.FlexibleUNet(**arguments)
         code = ("import monai", f"network = monai.networks.nets.FlexibleUNet({written(arguments)})")
         return ConversionTarget(network.encoder, "encoder.", dict, code)
@@ -92,10 +91,9 @@ def for_monai_flexible_unet(encoder: ReshapedEncoder) -> ConversionTarget:
             f"FlexibleUNet needs patches of 16 pixels but {encoder.origin} has {encoder.patch_size}: resample them "
             "with patch_size 16 and an image_size that is a multiple of 16."
         )
-    arguments = {"in_channels": channels, "out_channels": 2}
     if encoder.is_vit:
         arguments["image_size"] = encoder.image_size
-    network = build_unet(encoder.architecture, **arguments)  # type: ignore[arg-type]
+    network = build_unet(encoder.architecture, **arguments)
     code = (
         "from monai_ssl_transfer.networks import build_unet  # a FlexibleUNet",
         f'network = build_unet("{encoder.architecture}", {written(arguments)})',
