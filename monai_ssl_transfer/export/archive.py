@@ -13,6 +13,7 @@ from monai_ssl_transfer.errors import ExportError
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _BLOCK = 1 << 20
+_INCOMPRESSIBLE = (".pt", ".ts", ".safetensors")
 
 
 def publish(target: Path, fill: Callable[[Path], None], overwrite: bool = False) -> None:
@@ -76,7 +77,8 @@ def write_zip(folder: Path, file: Path) -> None:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[call-overload]
             for path in sorted(one for one in folder.rglob("*") if one.is_file()):
                 entry = zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}", _EARLIEST)
-                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                packed = zipfile.ZIP_STORED if path.suffix in _INCOMPRESSIBLE else zipfile.ZIP_DEFLATED
+                entry.compress_type, entry.external_attr = packed, 0o644 << 16
                 with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as sink:
                     shutil.copyfileobj(source, sink, _BLOCK)
 
