@@ -69,7 +69,7 @@ FOREIGN: tuple[Foreign, ...] = (
 """The first whose pattern fits a name is meant."""
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
-RESNETS = {
+RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
     ("BasicBlock", (3, 4, 6, 3)): "ResNet-34",
     ("Bottleneck", (3, 4, 23, 3)): "ResNet-101",
     ("Bottleneck", (3, 8, 36, 3)): "ResNet-152",
