@@ -132,6 +132,7 @@ class EmbeddingTable:
         self._waiting: list[pa.Table] = []
         self._schema: pa.Schema | None = None
         self._seen = self._written = self._width = 0
+        self._counts: Counter[str] = Counter()
 
     def attach(self, engine: Engine) -> None:
         """Register on the evaluator."""
@@ -140,8 +141,9 @@ class EmbeddingTable:
 
     def write(self, engine: Engine) -> None:
         """Take a batch; at most `ROW_GROUP` rows and a batch are kept in memory."""
-        vectors = engine.state.output["pred"].detach().float().cpu().numpy()
-        numbers = np.asarray(engine.state.batch["index"])
+        state: Any = engine.state
+        vectors = state.output["pred"].detach().float().cpu().numpy()
+        numbers = np.asarray(state.batch["index"])
         if not np.isfinite(vectors).all():
             raise DataError(
                 f"{self.path} was not written because the embedding of image {numbers[0]} or of one of the "
@@ -205,11 +207,10 @@ class EmbeddingTable:
     def _about_files(self) -> str:
         if self.images.folder is None:
             return f" for the {len(self.images.store)} images of {self.images.store.path}"
-        counts: Counter[str] = self._counts
-        told = ", ".join(f"{counts[status]} {status}" for status in (KEPT, DUPLICATE, REFUSED, IGNORED))
+        told = ", ".join(f"{self._counts[status]} {status}" for status in (KEPT, DUPLICATE, REFUSED, IGNORED))
         listed = self.path.with_name(REFUSED_NAME)
         where = f", listed in {listed}" if listed.exists() else ""
-        return f"; {counts.total()} files in {self.images.folder}: {told}{where}"
+        return f"; {self._counts.total()} files in {self.images.folder}: {told}{where}"
 
 
 def content_hash(images: StoredImages) -> str:
