@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from monai_ssl_transfer.networks.classification import (
-    build_classifier,
-    build_last_blocks_classifier,
-    build_projected_classifier,
-)
+from monai_ssl_transfer.networks.classification import build_classifier, build_projected_classifier
 from monai_ssl_transfer.networks.dense import build_dense
 from monai_ssl_transfer.networks.detection import build_detector
 from monai_ssl_transfer.networks.encoders import build_encoder, encoder_names
 from monai_ssl_transfer.networks.frozen_inputs import fix_position_embedding, freeze_patch_projection
+from monai_ssl_transfer.networks.last_blocks import build_last_blocks_classifier
 from monai_ssl_transfer.networks.segmentation import build_unet
 
 __all__ = [
