@@ -9,6 +9,8 @@ import pytest
 from monai_ssl_transfer.errors import ExportError
 from monai_ssl_transfer.export.source_closure import PACKAGE, SourceClosure, origin
 
+INFERER = f"{PACKAGE}.engines.inference.SliceVolumeInferer"
+
 
 def closure_of(*targets: str) -> SourceClosure:
     closure = SourceClosure()
@@ -32,7 +34,7 @@ def test_every_name_that_the_kept_source_uses_is_there():
     for module, text in closure.texts("scripts").items():
         assert PACKAGE not in text, module
         tree = ast.parse(text)
-        package = {module for module in closure.wanted}
+        package = set(closure.wanted)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scripts"):
                 home = PACKAGE + (node.module or "").removeprefix("scripts")
