@@ -224,10 +224,9 @@ def write_scores(handler: OnlineKNNHandler, weights: str | Path, device: torch.d
         WeightsError: when the weights do not fit the encoder.
     """
     logger.info("%s", load_encoder_weights(handler.encoder, weights).table())
-    scores = handler.scores(device) | {"queries": len(handler.queries), "bank": len(handler.bank)}
-    scores |= {"encoder_sha256": file_hash(weights)}
+    scores = {**handler.scores(device), "queries": len(handler.queries), "bank": len(handler.bank)}
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_text(json.dumps(scores, indent=2) + "\n")
+    Path(file).write_text(json.dumps({**scores, "encoder_sha256": file_hash(weights)}, indent=2) + "\n")
     logger.info("%s: %s", file, scores)
 
 
