@@ -11,8 +11,10 @@ from torch.optim import Optimizer
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.checkpointing import CheckpointedStage
+from monai_ssl_transfer.networks.encoders import SPECS
 from monai_ssl_transfer.weights import encoder_facts
 from monai_ssl_transfer.weights.facts import remembered
+from monai_ssl_transfer.weights.key_maps import attention_heads
 from monai_ssl_transfer.weights.read import encoder_path
 
 _BLOCK = 1 << 20
@@ -24,10 +26,16 @@ _TECHNICAL = {"foreach", "fused", "capturable", "differentiable", "decoupled_wei
 def method_text(method: nn.Module) -> str:
     """A method with its networks and options, without activation checkpointing, which changes no result.
 
+    A ViT's number of attention heads, which its own text leaves out, is added where it is not the usual one.
+
     Args:
         method: the ``SSLMethod``; its ``extra_repr`` must hold what its tensors' shapes do not tell.
     """
-    return repr(method).replace(CheckpointedStage.__name__, nn.Sequential.__name__)
+    text = repr(method).replace(CheckpointedStage.__name__, nn.Sequential.__name__)
+    spec = SPECS["vit_small_moco_v3"]
+    encoder = getattr(method, "encoder", None)
+    unusual = getattr(encoder, "num_features", 0) == spec.width and attention_heads(method) == spec.heads
+    return f"{text}, {spec.heads} attention heads" if unusual else text
 
 
 def optimizer_text(optimizer: Optimizer) -> str:

@@ -49,12 +49,14 @@ class EncoderSpec:
         return 0 if self.registers else 1
 
 
+# MoCo v3's authors gave their ViT-S 12 attention heads; timm's and DINO's has 6, with tensors of the same shapes.
 SPECS: dict[str, EncoderSpec] = {
     "resnet18": EncoderSpec("resnet18", "resnet", 512, 8),
     "resnet50": EncoderSpec("resnet50", "resnet", 2048, 16),
     "vit_tiny": EncoderSpec("vit_tiny_patch16_224", "vit", 192, 12, 3),
     "vit_small": EncoderSpec("vit_small_patch16_224", "vit", 384, 12, 6),
     "vit_base": EncoderSpec("vit_base_patch16_224", "vit", 768, 12, 12),
+    "vit_small_moco_v3": EncoderSpec("vit_small_patch16_224", "vit", 384, 12, 12),
     "vit_small_dinov2": EncoderSpec("vit_small_patch14_dinov2", "vit", 384, 12, 6, 14, 0, True),
     "vit_base_dinov2": EncoderSpec("vit_base_patch14_dinov2", "vit", 768, 12, 12, 14, 0, True),
     "vit_small_dinov2_reg": EncoderSpec("vit_small_patch14_reg4_dinov2", "vit", 384, 12, 6, 14, 4, True),
@@ -131,7 +133,7 @@ def build_encoder(
         if image_size % spec.patch_size:
             raise ValueError(f"image_size {image_size} of {name} is not a multiple of {spec.patch_size}.")
         # fc_norm=False: the tokens are normalised before they are averaged, under the same name as the class token.
-        options |= {"img_size": image_size, "dynamic_img_size": True, "fc_norm": False}
+        options |= {"img_size": image_size, "dynamic_img_size": True, "fc_norm": False, "num_heads": spec.heads}
         options["global_pool"] = POOLINGS[pooling]
     encoder = timm.create_model(spec.timm_name, pretrained=False, **options)
     if activation_checkpointing:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from monai_ssl_transfer.errors import WeightsError
+from monai_ssl_transfer.networks.encoders import SPECS
 from monai_ssl_transfer.weights.changes import ConvertOptions, change_shape, noted
 from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, identify
 from monai_ssl_transfer.weights.load import encoder_path, read_encoder
@@ -69,7 +70,7 @@ def convert_file(file: str | Path, to: str, out: str | Path, options: ConvertOpt
     state, card, done = change_shape(given, card, options, gains=to in GAINS)
     encoder = ReshapedEncoder(
         state=state,
-        architecture=identify(state)[0],
+        architecture=identify(state, SPECS[card.architecture].heads)[0],
         origin=card.architecture,
         image_size=card.image_size,
         pooling=card.pooling or "token",

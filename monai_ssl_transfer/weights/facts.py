@@ -16,11 +16,13 @@ class EncoderFacts:
         card: of the encoder.
         sha256: of the file, in hexadecimal digits.
         source: what kind of file it is.
+        notes: what was done to its tensors besides renaming, and what they do not show.
     """
 
     card: EncoderCard
     sha256: str
     source: str
+    notes: tuple[str, ...] = ()
 
 
 Signature = tuple[str, int, int, int]

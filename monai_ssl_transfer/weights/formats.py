@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from monai_ssl_transfer.errors import WeightsError
@@ -42,9 +43,11 @@ PAIRS = (
 )
 """Of two encoders in a file the one that is used, and the other."""
 STUDENT = "student; its moving average, the teacher, is used"
-TWELVE_HEADS = (
-    "this is the ViT-S of the authors of MoCo v3, which has 12 attention heads where DINO's, timm's and ours have 6, "
-    "so that the same tensors would mean something else"
+TWELVE_HEADS = "12 attention heads"
+"""What a fingerprint of our pretraining ends with (`engines.fingerprint.method_text`) where no tensor shows it."""
+FIXED_POSITIONS = (
+    "its positions are fixed sines and cosines, as in the ViT-S of MoCo v3's authors, which has 12 attention heads "
+    "(vit_small_moco_v3), and the file does not show how many it has: 6 are assumed"
 )
 BESIDE = "beside the encoder, part of another network"
 DEPTH = 3
@@ -205,14 +208,17 @@ def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
         format=CARDED if CARD_KEY in checkpoint.metadata else checkpoint.format,
     )
     source = source_of_facts(facts)
-    if (source.method, architecture) == ("moco_v3", "vit_small"):
-        raise WeightsError(_sentence(checkpoint.file, place.level, place.start, TWELVE_HEADS))
+    method = source.method or _own_method(checkpoint, source.name)
+    if source.method == "moco_v3" or method.endswith(TWELVE_HEADS):
+        architecture = {"vit_small": "vit_small_moco_v3"}.get(architecture, architecture)
+    if architecture == "vit_small" and facts.format != CARDED and fixed_positions(state):
+        notes = (*notes, FIXED_POSITIONS)
     return FoundEncoder(
         state=state,
         names={canonical: place.start + name for canonical, name in names.items()},
         dropped=_dropped(checkpoint, place, {place.start + name for name in level}),
         source=source.name,
-        method=source.method or _own_method(checkpoint, source.name),
+        method=method.partition("(")[0],
         architecture=architecture,
         in_channels=in_channels,
         patch_size=spec.patch_size if spec.family == "vit" else 0,
@@ -223,11 +229,21 @@ def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
     )
 
 
+def fixed_positions(state: Mapping[str, Tensor]) -> bool:
+    """Whether a ViT's positions are sines and cosines: rows of the length sqrt(D / 2), and none for the class token."""
+    position = state.get("pos_embed")
+    if position is None or position.ndim != 3 or position.shape[1] < 2:
+        return False
+    token, patches = position[0, 0].float(), position[0, 1:].float()
+    squares = patches.square().sum(1)
+    return not bool(token.any()) and bool(torch.allclose(squares, squares.new_tensor(patches.shape[1] / 2), rtol=1e-3))
+
+
 def _own_method(checkpoint: Checkpoint, source: str) -> str:
-    """The class of the method in a checkpoint of our pretraining."""
+    """The method in a checkpoint of our pretraining, as its fingerprint has it."""
     if source != OWN_CHECKPOINT:
         return ""
-    return str(checkpoint.content["fingerprint"].get("method", "")).partition("(")[0]
+    return str(checkpoint.content["fingerprint"].get("method", ""))
 
 
 def _dropped(checkpoint: Checkpoint, place: Place, used: set[str]) -> dict[str, str]:

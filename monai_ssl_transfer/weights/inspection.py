@@ -132,7 +132,8 @@ def inspect_file(path: str | Path) -> Inspection:
         found = find_encoder(checkpoint)
     except WeightsError as error:
         return Inspection(**facts, refusal=str(error), used=_held(checkpoint))
-    card = own or card_beside(checkpoint.file, found.state) or foreign_card(checkpoint, found)
+    own = own or card_beside(checkpoint.file, found.state)
+    card = own or foreign_card(checkpoint, found)
     gaps = _gaps(found)
     return Inspection(
         **facts,
@@ -144,7 +145,7 @@ def inspect_file(path: str | Path) -> Inspection:
         gaps=gaps,
         used=(_used(checkpoint, found),),
         dropped=_dropped(checkpoint, found),
-        notes=(*found.notes, *_notes(checkpoint, found)),
+        notes=(*(found.notes if own is None else ()), *_notes(checkpoint, found)),
         statistics=statistics_of(found.state),
         warnings=doubts(found.state),
     )

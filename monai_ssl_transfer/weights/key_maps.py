@@ -98,7 +98,7 @@ def encoder_map(network: nn.Module) -> KeyMap:
     if isinstance(network, torchvision.models.ResNet):
         return _torchvision_resnet_map(network, network, "")
     if isinstance(network, torchvision.models.VisionTransformer):
-        architecture, in_channels = identify(from_torchvision_vit(network.state_dict()))
+        architecture, in_channels = identify(from_torchvision_vit(network.state_dict()), attention_heads(network))
         label = f"torchvision VisionTransformer ({architecture})"
         return KeyMap(label, architecture, in_channels, "", torchvision_vit_names, from_torchvision_vit)
     if isinstance(network, EncoderClassifier) and isinstance(network.encoder, ProjectedEncoder):
@@ -123,8 +123,7 @@ def _same(state: Mapping[str, Tensor]) -> State:
 
 def _plain_map(network: nn.Module, encoder: nn.Module, prefix: str) -> KeyMap:
     """An encoder under canonical names, alone or inside of another network."""
-    state = encoder.state_dict()
-    architecture, in_channels = identify(state)
+    architecture, in_channels = identify(encoder.state_dict(), attention_heads(encoder))
     return KeyMap(f"{type(network).__name__} ({architecture})", architecture, in_channels, prefix, _same, _same)
 
 
@@ -199,16 +198,23 @@ def _monai_vit_map(network: Any) -> KeyMap:
             LAYER_NORM_EPS,
         )
     rename, restore = (monai_mae_names, from_monai_mae) if mae else (monai_vit_names, from_monai_vit)
-    architecture, in_channels = identify(restore(network.state_dict()))
+    architecture, in_channels = identify(restore(network.state_dict()), attention_heads(network))
     label = "MONAI masked autoencoder" if mae else "MONAI ViT"
     return KeyMap(label, architecture, in_channels, "", rename, restore, (*HEADS, *MAE_DECODER))
 
 
-def identify(state: Mapping[str, Tensor]) -> tuple[str, int]:
+def attention_heads(network: nn.Module) -> int:
+    """Attention heads per block of a ViT of timm, MONAI or torchvision, which no tensor shows; 0 of other networks."""
+    modules = (module for name, module in network.named_modules() if name.endswith((".attn", ".self_attention")))
+    return int(getattr(next(modules, None), "num_heads", 0))
+
+
+def identify(state: Mapping[str, Tensor], heads: int = 0) -> tuple[str, int]:
     """Recognise an encoder by its canonical tensors.
 
     Args:
-        state: canonical names to tensors; heads are ignored.
+        state: canonical names to tensors; heads for classes are ignored.
+        heads: attention heads of the ViT, 0 if only its tensors are known; the usual number is then assumed.
 
     Returns:
         The architecture ("" if it is none of ours) and the channels of the input (0 if there is no stem).
@@ -229,12 +235,17 @@ def identify(state: Mapping[str, Tensor]) -> tuple[str, int]:
     registers = state.get("reg_token")
     extras = (0 if registers is None else registers.shape[1], "blocks.0.ls1.gamma" in state)
     for name, spec in SPECS.items():
-        if spec.family == "vit" and (stem.shape[0], stem.shape[2], blocks, *extras) == (
-            spec.width,
-            spec.patch_size,
-            spec.depth,
-            spec.registers,
-            spec.layer_scale,
+        if (
+            spec.family == "vit"
+            and heads in (0, spec.heads)
+            and (stem.shape[0], stem.shape[2], blocks, *extras)
+            == (
+                spec.width,
+                spec.patch_size,
+                spec.depth,
+                spec.registers,
+                spec.layer_scale,
+            )
         ):
             return name, stem.shape[1]
     return "", stem.shape[1]

@@ -244,7 +244,7 @@ KNOWN_FILES: tuple[KnownFile, ...] = (
         for epochs, names in ((200, ()), (800, ("moco_v2_800ep_pretrain.pt",)))
     ),
     *(_natural(f"r-50-{epochs}ep.pth.tar", "", MOCO_V3, "resnet50", "moco_v3") for epochs in (100, 300, 1000)),
-    _natural("vit-s-300ep.pth.tar", "", MOCO_V3, "vit_small", "moco_v3"),
+    _natural("vit-s-300ep.pth.tar", "", MOCO_V3, "vit_small_moco_v3", "moco_v3"),
     _natural("vit-b-300ep.pth.tar", "", MOCO_V3, "vit_base", "moco_v3"),
     _natural("resnet50-19c8e357.pth", "", TORCHVISION, "resnet50", "supervised"),
     _natural("resnet18-5c106cde.pth", "", TORCHVISION, "resnet18", "supervised"),

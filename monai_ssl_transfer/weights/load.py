@@ -15,7 +15,7 @@ from monai_ssl_transfer.weights.card import EncoderCard
 from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, KeyMap, encoder_map
 from monai_ssl_transfer.weights.load_record import write_load_record
 from monai_ssl_transfer.weights.projection import projection_weights
-from monai_ssl_transfer.weights.read import encoder_path, read_encoder
+from monai_ssl_transfer.weights.read import encoder_facts, encoder_path, read_encoder
 from monai_ssl_transfer.weights.report import LoadReport, first_names
 from monai_ssl_transfer.weights.reshape import POSITION, fit_position
 from monai_ssl_transfer.weights.save import hash_tensors
@@ -52,7 +52,8 @@ def load_encoder_weights(
         _check_pooling(card, network, file)
     # of the tensors as they are in the file
     projection = projection_weights(network, file, card.weights_hash or hash_tensors(state))
-    state, notes = fit_position(state, found.architecture, _position_shape(found, network))
+    state, resampled = fit_position(state, found.architecture, _position_shape(found, network))
+    notes = (*encoder_facts(file).notes, *resampled)
     if projection:
         notes = (*notes, f"the first layers of the projection head are filled too ({len(projection)} tensors)")
     report, loadable = _compare(state, found, network, str(file), notes)

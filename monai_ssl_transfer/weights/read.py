@@ -53,11 +53,12 @@ def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
     checkpoint = read_file(path)
     own = card_inside(checkpoint)
     found = find_encoder(checkpoint)
-    card = own or card_beside(path, found.state) or foreign_card(checkpoint, found)
-    logger.info("%s holds a %s (%d tensors): %s", path, found.architecture, len(found.state), found.source)
+    known = own or card_beside(path, found.state)
+    card = known or foreign_card(checkpoint, found)
+    logger.info("%s holds a %s (%d tensors): %s", path, card.architecture, len(found.state), found.source)
     if own is None:
         show_licence(checkpoint)
-    remember(path, EncoderFacts(card, checkpoint.sha256, found.source))
+    remember(path, EncoderFacts(card, checkpoint.sha256, found.source, found.notes if known is None else ()))
     return found.state, card
 
 

@@ -21,16 +21,22 @@ from monai_ssl_transfer.weights.targets import (
 )
 from monai_ssl_transfer.weights.transformer_names import torchvision_vit_names
 
+TIMM_HEAD_WIDTH = 64
+"""Width of an attention head of timm's ViTs."""
+
 
 def for_timm(encoder: ReshapedEncoder) -> ConversionTarget:
     if not encoder.architecture:
         raise _none_of_ours("timm", encoder)
+    spec = encoder_spec(encoder.architecture)
     arguments: dict[str, Any] = {"num_classes": 0, "in_chans": encoder.in_channels}
     if encoder.is_vit:
         arguments["img_size"] = encoder.image_size
     if encoder.is_vit and encoder.pooling == "mean":
         arguments |= {"global_pool": POOLINGS["mean"], "fc_norm": False}
-    name = encoder_spec(encoder.architecture).timm_name
+    if encoder.is_vit and spec.width != TIMM_HEAD_WIDTH * spec.heads:
+        arguments["num_heads"] = spec.heads
+    name = spec.timm_name
     code = ("import timm", f'network = timm.create_model("{name}", {written(arguments)})')
     return ConversionTarget(timm.create_model(name, pretrained=False, **arguments), "", dict, code)
 

@@ -252,6 +252,14 @@ CASES: dict[str, Case] = {
         150,
         {"module.base_encoder.head.0.weight": "head", "module.momentum_encoder.cls_token": "momentum encoder"},
     ),
+    "MoCo v3 ViT-S": (
+        lambda: moco_v3(vit("small"), 384, "head"),
+        "MoCo v3 training file",
+        "moco_v3",
+        "vit_small_moco_v3",
+        150,
+        {"module.base_encoder.head.0.weight": "head", "module.momentum_encoder.cls_token": "momentum encoder"},
+    ),
     "Barlow Twins full": (
         barlow_twins,
         "Barlow Twins training file",
@@ -594,7 +602,6 @@ REFUSED: dict[str, tuple[Callable[[], Mapping[str, Any]], str]] = {
         r"module\.conv1\.weight.* CIFAR ResNet \(stem of 3 x 3 pixels with 16 channels, stages of 16, 32, 64, `linear",
     ),
     "SSL4GIE's ViT detector": (ssl4gie_vit_detector, r"SSL4GIE's ViT detector, whose class token was deleted"),
-    "MoCo v3 ViT-S": (lambda: moco_v3(vit("small"), 384, "head"), r"12 attention heads where DINO's, timm's and ours"),
     "DINOv2 giant": (giant, r"giant \(SwiGLU feed-forward\) .*its architecture is not offered"),
     "DINOv2 large": (
         lambda: names_of(lambda: timm.create_model("vit_large_patch14_dinov2", num_classes=0)),
