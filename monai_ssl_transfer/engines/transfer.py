@@ -84,6 +84,8 @@ class BestModelSaver:
                 f"validation cannot define '{metric}', so no best model can be kept: validate on more images, of every "
                 "class that the metric needs (raise validation_fraction)."
             )
+        if self.best is None and self.path.is_file():
+            logger.warning("%s of an earlier run is replaced by the first validated model of this one", self.path)
         if self.best is None or value > self.best:
             self.best = value
             save_model(self.network, self.path)
@@ -102,7 +104,8 @@ def save_model(network: nn.Module, path: Path) -> None:
     """Write a plain state dict on the CPU: temporary name, flush, rename.
 
     An adapted network is written merged, so that whatever reads the model needs to know nothing of adaptations; what
-    learnt is written beside it without the encoder (`weights.adapter_file`).
+    learnt is written beside it without the encoder (`weights.adapter_file`). An adapter of another model is removed
+    first: a kill leaves a model without its adapter rather than two files that do not belong together.
 
     Raises:
         TrainingError: when the disk is full or cannot be written; the previous file stays whole.
@@ -110,15 +113,16 @@ def save_model(network: nn.Module, path: Path) -> None:
     from monai_ssl_transfer.networks.adapters import applied_adaptation, merged_state
     from monai_ssl_transfer.weights.adapter_file import ADAPTER_NAME, save_adapter
 
-    state = merged_state(network)
+    state, adapter = merged_state(network), path.with_name(ADAPTER_NAME)
     try:
+        adapter.unlink(missing_ok=True)
         write_durably(path, lambda file: torch.save(state, file))
     except (OSError, RuntimeError) as error:
         raise TrainingError(
             f"the model could not be written to {path} ({error}): free space there and go on."
         ) from error
     if applied_adaptation(network) is not None:
-        save_adapter(network, path.with_name(ADAPTER_NAME))
+        save_adapter(network, adapter)
 
 
 def load_model(network: nn.Module, path: str | Path) -> None:

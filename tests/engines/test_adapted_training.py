@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from monai_ssl_transfer.engines.transfer import BestModelSaver, save_model
 from monai_ssl_transfer.engines.transfer_schedules import DecoderFirst, transfer_parameter_groups, transfer_schedule
 from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.networks import build_classifier, build_dense, build_detector, build_unet
@@ -178,3 +179,23 @@ def test_two_processes_train_the_adapter_of_one(tmp_path: Path) -> None:
         for name, tensor in alone.state_dict().items():
             assert torch.allclose(found[name], tensor, rtol=1e-9, atol=1e-12), name
     assert any(not torch.equal(tensor, before[name]) for name, tensor in found.items() if name.endswith("lora.A"))
+
+
+def test_an_adapter_does_not_stay_beside_the_model_of_another_run(tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    adapted = build_classifier("resnet18", classes=2)
+    adapt(adapted, BitFit())
+    save_model(adapted, model)
+    assert (tmp_path / "adapter.safetensors").is_file()
+    save_model(build_classifier("resnet18", classes=2), model)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_replacing_the_model_of_an_earlier_run_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    network = nn.Linear(2, 2)
+    for _ in range(2):
+        validation = Engine(lambda engine, batch: None)
+        validation.add_event_handler(Events.COMPLETED, lambda engine: engine.state.metrics.update(accuracy=0.5))
+        BestModelSaver(network, tmp_path / "model.pt", "accuracy").attach(validation)
+        validation.run([0])
+    assert caplog.text.count("of an earlier run is replaced") == 1
