@@ -43,6 +43,28 @@ def _ingest_frames(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.data.audit.audit import audit_data
+
+    embed = None
+    if arguments.encoder_weights is not None:
+        from monai_ssl_transfer.engines.audit_embeddings import record_embedder
+
+        embed = record_embedder(arguments.encoder_weights)
+    report = audit_data(
+        arguments.data,
+        split=arguments.split,
+        against=arguments.against,
+        group_pattern=arguments.group_pattern,
+        workers=arguments.workers,
+        exclude=[arguments.out.absolute()],
+        embed=embed,
+    )
+    print(report.summary())
+    print(f"see {report.write(arguments.out)}")
+    return report.exit_code(arguments.fail_on)
+
+
 def _phantom_ct(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.data.phantoms.ct_dataset import write_phantom_dataset
 
@@ -123,6 +145,68 @@ def _export_bundle(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _import_study(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.study.importing import ImportOptions, import_study
+
+    options = ImportOptions(
+        reference=arguments.reference,
+        title=arguments.title,
+        smaller_is_better=arguments.smaller_is_better,
+        margins=dict(arguments.margin),
+        overwrite=arguments.overwrite,
+    )
+    results, declaration = import_study(arguments.file, arguments.out, options)
+    print(f"{arguments.out}: {len(results)} values of {len(results.cells())} cells: {declaration.title}")
+    return 0
+
+
+def _report_study(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.study.report import write_report
+
+    print(f"open {write_report(arguments.study)} in a browser")
+    return 0
+
+
+def _margin(text: str) -> tuple[str, float]:
+    metric, found, value = text.rpartition("=")
+    if not found or not float(value) > 0:
+        raise ValueError(text)
+    return metric, float(value)
+
+
+def _corruptions(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.views.corruptions.severities import markdown_table
+
+    if arguments.out is None:
+        print(markdown_table(arguments.domain))
+        return 0
+    from monai_ssl_transfer.views.corruptions.sheet import write_sheet
+
+    print(write_sheet(arguments.domain, arguments.out, arguments.images, arguments.corruptions))
+    return 0
+
+
+def _robustness(arguments: argparse.Namespace) -> int:
+    from monai_ssl_transfer.evaluation.robustness_grid import GridOptions, parsed_settings, run_grid
+    from monai_ssl_transfer.evaluation.robustness_report import markdown, write_report
+
+    options = GridOptions(
+        bundle=arguments.bundle,
+        weights=arguments.weights,
+        data=tuple(arguments.data),
+        out=arguments.out,
+        corruptions=tuple(arguments.corruptions),
+        severities=tuple(arguments.severities),
+        overlays=tuple(arguments.config),
+        settings=parsed_settings(arguments.set),
+        seed=arguments.seed,
+    )
+    result = run_grid(options)
+    page = write_report(result, arguments.out, arguments.bundle)
+    print(markdown(result, arguments.bundle) + f"\nopen {page} in a browser")
+    return 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.demo.run import run_demo
 
@@ -162,6 +246,22 @@ def _parser() -> argparse.ArgumentParser:
     held = "frames.json of a training run: its test photographs and their scenes are left out; or a text file of names"
     frames.add_argument("--leave-out", type=Path, default=None, metavar="FILE", help=held)
     frames.set_defaults(run=_ingest_frames)
+
+    audit = commands.add_parser("audit", help="look for leakage and damage in a data set: HTML, JSON and an exit code")
+    audit.add_argument(
+        "data", type=Path, metavar="DATA", help="data set in any layout, folder of scans, or slice store"
+    )
+    named = "split.json, cases.json or frames.json of a run, or names by part (default: folders train, val, test)"
+    audit.add_argument("--split", type=Path, default=None, metavar="FILE", help=named)
+    shares = "another data set or store that must share nothing with DATA"
+    audit.add_argument("--against", type=Path, default=None, metavar="OTHER", help=shares)
+    audit.add_argument("--out", type=Path, default=Path("audit"), metavar="DIR", help="default: audit")
+    audit.add_argument("--group-pattern", default="", metavar="REGEX", help="its first (...) in a path is the patient")
+    audit.add_argument("--encoder_weights", "--encoder-weights", type=Path, default=None, metavar="FILE")
+    failing = "exit with 1 from this severity on: error, warning or note (default: error)"
+    audit.add_argument("--fail-on", choices=("error", "warning", "note"), default="error", help=failing)
+    audit.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    audit.set_defaults(run=_audit)
 
     phantom = commands.add_parser("phantom", help="generate data that looks like the real thing")
     kinds = phantom.add_subparsers(dest="kind", required=True, metavar="KIND")
@@ -207,6 +307,7 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(run=_export_bundle)
 
     _weights_commands(commands)
+    _study_commands(commands)
 
     verify = commands.add_parser("verify", help="check every slice of a store against its checksum")
     verify.add_argument("store", type=Path, metavar="STORE")
@@ -243,6 +344,52 @@ def _weights_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     convert.set_defaults(run=_convert_weights)
     known = kinds.add_parser("known", help="the sources and the published files that are recognised")
     known.set_defaults(run=_known_weights)
+
+
+def _study_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    study = commands.add_parser("study", help="which initialisation is better: results, statistics, report")
+    kinds = study.add_subparsers(dest="kind", required=True, metavar="KIND")
+    brought = kinds.add_parser("import", help="make a study of a table of runs, or of the published runs of RadNet")
+    brought.add_argument(
+        "file", type=Path, metavar="FILE", help="tidy .csv or .parquet (docs/studies.md), or RadNet's .json"
+    )
+    brought.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
+    brought.add_argument(
+        "--reference", default="", metavar="NAME", help="initialisation that the others are compared with"
+    )
+    brought.add_argument("--title", default="", help="of the report (default: the file's name)")
+    small = "metric of which small values are good; can be repeated"
+    brought.add_argument("--smaller-is-better", action="append", default=[], metavar="METRIC", help=small)
+    stated = "largest difference that does not matter, stated before the runs; can be repeated"
+    brought.add_argument("--margin", action="append", type=_margin, default=[], metavar="METRIC=VALUE", help=stated)
+    brought.add_argument("--overwrite", action="store_true", help="replace an earlier import")
+    brought.set_defaults(run=_import_study)
+    report = kinds.add_parser("report", help="page, Markdown, LaTeX and CSV of a study")
+    report.add_argument("study", type=Path, metavar="DIR", help="folder of the study")
+    report.set_defaults(run=_report_study)
+
+
+def _robustness_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    robustness = commands.add_parser("robustness", help="a trained task model under corruptions of five severities")
+    robustness.add_argument("--bundle", required=True, metavar="NAME", help="such as endoscopy_polyp_segmentation")
+    robustness.add_argument("--weights", type=Path, required=True, metavar="RUN", help="output_dir of the training")
+    robustness.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="data set of the test")
+    robustness.add_argument("--out", type=Path, required=True, metavar="DIR", help="finished cells in it are kept")
+    robustness.add_argument("--corruptions", nargs="+", default=[], metavar="NAME", help="default: all that suit")
+    robustness.add_argument("--severities", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="N", help="1 to 5")
+    overlays = "overlays of the training, for a run without config.json"
+    robustness.add_argument("--config", type=Path, nargs="+", default=[], metavar="FILE", help=overlays)
+    settings = "further settings of the evaluation, such as evaluate_part=all or image_size=96"
+    robustness.add_argument("--set", nargs="+", default=[], metavar="ID=VALUE", help=settings)
+    robustness.add_argument("--seed", type=int, default=0, help="of the corruptions")
+    robustness.set_defaults(run=_robustness)
+    sheet = commands.add_parser("corruptions", help="the table of corruptions, or a contact sheet of them")
+    sheet.add_argument("--domain", choices=("photograph", "ct"), required=True)
+    sheet.add_argument("--out", type=Path, default=None, metavar="PICTURE", help="write a contact sheet")
+    own = "photographs, or NIfTI volumes of CT, for the sheet (default: generated ones)"
+    sheet.add_argument("--images", type=Path, nargs="+", default=[], metavar="FILE", help=own)
+    sheet.add_argument("--corruptions", nargs="+", default=[], metavar="NAME", help="default: all of the domain")
+    sheet.set_defaults(run=_corruptions)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,109 @@
+"""Write a study's report: page, Markdown, LaTeX and the comparisons as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from monai_ssl_transfer.durable import write_durably
+from monai_ssl_transfer.study.analysis import Analysis, analyse
+from monai_ssl_transfer.study.answer import answer
+from monai_ssl_transfer.study.declaration import read_declaration
+from monai_ssl_transfer.study.page import methods, report_page
+from monai_ssl_transfer.study.results import read_results
+from monai_ssl_transfer.study.tables import (
+    Table,
+    case_table,
+    experiment_table,
+    experiments,
+    family_table,
+    headline_table,
+    margin_table,
+    missing_lines,
+)
+from monai_ssl_transfer.study.text_tables import latex_table, markdown_table
+
+RESULTS_NAME = "results.parquet"
+DECLARATION_NAME = "study.json"
+REPORT_FOLDER = "report"
+
+
+def write_report(study: Path) -> Path:
+    """Write ``report/`` into a study's folder: report.html, report.md, tables.tex and comparisons.csv.
+
+    Args:
+        study: folder with results.parquet and study.json.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: one of the two is not there or damaged.
+    """
+    declaration = read_declaration(study / DECLARATION_NAME)
+    analysis = analyse(read_results(study / RESULTS_NAME), declaration)
+    folder = study / REPORT_FOLDER
+    files = {
+        "report.md": markdown_report(analysis),
+        "tables.tex": "\n".join(latex_table(table) for table in report_tables(analysis)),
+        "comparisons.csv": comparisons_csv(analysis),
+        "report.html": report_page(analysis),
+    }
+    for name, text in files.items():
+        _write(folder / name, text)
+    return folder / "report.html"
+
+
+def report_tables(analysis: Analysis) -> Iterator[Table]:
+    """Yield every table of a report in its order."""
+    for name, declared in experiments(analysis).items():
+        yield experiment_table(analysis, name, declared)
+    for result in analysis.families:
+        for table in (family_table(result), margin_table(result), case_table(result)):
+            if table is not None:
+                yield table
+    headline = headline_table(analysis)
+    if headline is not None:
+        yield headline
+
+
+def markdown_report(analysis: Analysis) -> str:
+    """Return the report without its pictures as Markdown."""
+    parts = [f"# {analysis.declaration.title}", analysis.declaration.source, "## Answer"]
+    for one in (answer(result) for result in analysis.families):
+        shown = "\n".join(f"- {sentence}" for sentence in one.shown)
+        parts += [f"### {one.family}", one.lead, *([shown] if shown else []), one.not_shown]
+    parts += ["## Tables", *(markdown_table(table) for table in report_tables(analysis)), "## Not run"]
+    missing = missing_lines(analysis)
+    parts.append("\n".join(f"- {line}" for line in missing) if missing else "Every declared run has its values.")
+    parts += ["## How it was computed", "\n".join(f"- {line}" for line in methods())]
+    if analysis.declaration.notes:
+        parts += ["## Cautions", "\n".join(f"- {note}" for note in analysis.declaration.notes)]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def comparisons_csv(analysis: Analysis) -> str:
+    """Return every comparison of every family with unrounded numbers, in the unit of the table of results."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    columns = "family,study,task,protocol,fraction,metric,candidate,reference,n_candidate,n_reference,mean_candidate,"
+    columns += "mean_reference,difference,low,high,g,g_low,g_high,p,p_holm,q_bh,findable"
+    writer.writerow(columns.split(","))
+    for result in analysis.families:
+        for one, holm, bh in zip(result.compared, result.holm, result.benjamini_hochberg, strict=True):
+            cell, difference = one.comparison.candidate, one.difference
+            names = [cell.study, cell.task, cell.protocol, cell.fraction, one.comparison.metric]
+            names += [cell.initialisation, one.comparison.reference.initialisation]
+            numbers: list[float | str] = [""] * 11
+            if difference is not None:
+                a, b = difference.candidate, difference.reference
+                numbers = [a.n, b.n, a.mean, b.mean, difference.value, difference.low, difference.high]
+                numbers += [difference.g, difference.g_low, difference.g_high, difference.p]
+            writer.writerow([result.family.name, *names, *numbers, holm, bh, one.smallest])
+    return stream.getvalue()
+
+
+def _write(file: Path, text: str) -> None:
+    write_durably(file, lambda stream: stream.write(text.encode()))
