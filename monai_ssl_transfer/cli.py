@@ -96,7 +96,13 @@ def _inspect_weights(arguments: argparse.Namespace) -> int:
 
     inspection = inspect_file(arguments.file)
     print(inspection.to_json() if arguments.json else inspection.table(arguments.names))
-    return 1 if inspection.refusal else 0
+    return 0 if inspection.usable else 1
+
+
+def _count(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return int(text)
 
 
 def _convert_weights(arguments: argparse.Namespace) -> int:
@@ -308,6 +314,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _weights_commands(commands)
     _study_commands(commands)
+    _robustness_commands(commands)
 
     verify = commands.add_parser("verify", help="check every slice of a store against its checksum")
     verify.add_argument("store", type=Path, metavar="STORE")
@@ -321,7 +328,7 @@ def _weights_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     inspect = kinds.add_parser("inspect", help="what a file is, what would be used of it and what dropped")
     inspect.add_argument("file", type=Path, metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="everything, as JSON")
-    inspect.add_argument("--names", type=int, default=2, metavar="N", help="names per group of tensors (default: 2)")
+    inspect.add_argument("--names", type=_count, default=2, metavar="N", help="names per group of tensors (default: 2)")
     inspect.set_defaults(run=_inspect_weights)
     convert = kinds.add_parser("convert", help="write the encoder for the network of another library, as safetensors")
     convert.add_argument("file", type=Path, metavar="FILE")
