@@ -59,12 +59,15 @@ class FamilyResult:
         compared: its comparisons.
         holm: adjusted p; a comparison without a p counts as 1.
         benjamini_hochberg: adjusted p.
+        holm_no_worse: Holm's p of "worse by the stated margin or more", over those that have a margin; not a number
+            for the others.
     """
 
     family: Family
     compared: tuple[Compared, ...]
     holm: tuple[float, ...]
     benjamini_hochberg: tuple[float, ...]
+    holm_no_worse: tuple[float, ...]
 
     def shown(self) -> list[tuple[Compared, float]]:
         """Comparisons that survive Holm, with the adjusted p."""
@@ -169,7 +172,16 @@ def _compared(
 
 def _family(family: Family, compared: tuple[Compared, ...]) -> FamilyResult:
     raw = [1.0 if math.isnan(one.p) else one.p for one in compared]
-    return FamilyResult(family, compared, tuple(holm(raw)), tuple(benjamini_hochberg(raw)))
+    return FamilyResult(family, compared, tuple(holm(raw)), tuple(benjamini_hochberg(raw)), _no_worse(compared))
+
+
+def _no_worse(compared: tuple[Compared, ...]) -> tuple[float, ...]:
+    """Holm over the comparisons with a margin; a test without a result counts as 1."""
+    places = [index for index, one in enumerate(compared) if one.metric.margin]
+    margins = [compared[index].margin for index in places]
+    raw = [1.0 if margin is None or math.isnan(margin.p_no_worse) else margin.p_no_worse for margin in margins]
+    adjusted = dict(zip(places, holm(raw), strict=True))
+    return tuple(adjusted.get(index, NAN) for index in range(len(compared)))
 
 
 def _headlines(results: Results, declaration: Declaration) -> tuple[Headline, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_ssl_transfer.study.analysis import ALPHA, Compared, FamilyResult
-from monai_ssl_transfer.study.printing import fixed, interval, p_value, place
+from monai_ssl_transfer.study.printing import amount, interval, p_value, place
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Answer:
         lead: how much is shown of how many.
         shown: one sentence per difference that survives Holm, the better ones first.
         not_shown: what is not shown, and what could have been found.
+        no_worse: what is shown to be no worse by a stated margin; empty where none was stated.
     """
 
     family: str
     lead: str
     shown: tuple[str, ...]
     not_shown: str
+    no_worse: str
 
 
 def answer(result: FamilyResult) -> Answer:
@@ -43,7 +45,9 @@ def answer(result: FamilyResult) -> Answer:
         f"{uncorrected} raw p {'is' if uncorrected == 1 else 'are'} below 0.05."
     )
     ordered = sorted(better, key=lambda pair: pair[1]) + sorted(worse, key=lambda pair: pair[1])
-    return Answer(result.family.name, lead, tuple(_sentence(one, p) for one, p in ordered), _not_shown(result))
+    return Answer(
+        result.family.name, lead, tuple(_sentence(one, p) for one, p in ordered), _not_shown(result), _no_worse(result)
+    )
 
 
 def _sentence(one: Compared, holm: float) -> str:
@@ -54,10 +58,25 @@ def _sentence(one: Compared, holm: float) -> str:
     seeds = f"{difference.candidate.n} and {difference.reference.n} seeds"
     return (
         f"{one.comparison.candidate.initialisation} is {'better' if one.candidate_is_better else 'worse'} than "
-        f"{one.comparison.reference.initialisation} by {fixed(abs(difference.value) * metric.scale)}{unit} of "
+        f"{one.comparison.reference.initialisation} by {amount(abs(difference.value), metric)}{unit} of "
         f"{metric.name} in {place(one.comparison.candidate)} (95 % interval of the difference "
-        f"{interval(difference.low, difference.high, metric.scale, signed=True)}; p Holm {p_value(holm)}; {seeds})."
+        f"{interval(difference.low, difference.high, metric)}; p Holm {p_value(holm)}; {seeds})."
     )
+
+
+def _no_worse(result: FamilyResult) -> str:
+    """What is no worse than its reference by the stated margin, corrected within the family."""
+    with_margin = [(one, p) for one, p in zip(result.compared, result.holm_no_worse, strict=True) if one.metric.margin]
+    if not with_margin:
+        return ""
+    shown = [
+        f"{one.comparison.candidate.initialisation} in {place(one.comparison.candidate)} ({one.metric.name}, margin "
+        f"{amount(one.metric.margin or 0.0, one.metric)}, p Holm {p_value(p)})"
+        for one, p in with_margin
+        if p < ALPHA
+    ]
+    listed = "; ".join(shown) if shown else "none"
+    return f"No worse than the reference by the stated margin ({len(with_margin)} tests): {listed}."
 
 
 def _not_shown(result: FamilyResult) -> str:
@@ -83,15 +102,19 @@ def _not_shown(result: FamilyResult) -> str:
 def _findable(rest: Sequence[Compared]) -> list[str]:
     """How large the undecided differences would have had to be, for each unit that is printed."""
     sentences = []
-    for unit in dict.fromkeys(one.metric.difference_unit for one in rest):
-        of_unit = [one for one in rest if one.metric.difference_unit == unit and math.isfinite(one.smallest)]
-        if of_unit:
-            values = [one.smallest * one.metric.scale for one in of_unit]
-            low, middle, high = (fixed(float(value)) for value in (min(values), np.median(values), max(values)))
-            name = f" {unit}" if unit else ""
+    for ruler in dict.fromkeys(one.metric.ruler for one in rest):
+        measured = [one for one in rest if one.metric.ruler == ruler and math.isfinite(one.smallest)]
+        if measured:
+            values = [one.smallest for one in measured]
+            metric = measured[0].metric
+            low, middle, high = (
+                amount(float(value), metric) for value in (min(values), np.median(values), max(values))
+            )
+            spread = f" (median; {low} to {high})" if low != high else ""
+            name = f" {ruler}" if metric.difference_unit else f" of {ruler}"
             sentences.append(
                 "With these seeds and spreads a true difference is found with 80 % probability, before any correction, "
-                f"only from {middle}{name} on (median; {low} to {high})."
+                f"only from {middle}{name} on{spread}."
             )
     return sentences
 

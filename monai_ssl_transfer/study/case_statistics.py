@@ -100,7 +100,7 @@ def permutation_p(first: np.ndarray, second: np.ndarray, resamples: int = 9999, 
         vectorized=True,
         n_resamples=resamples,
         batch=1000,
-        rng=np.random.default_rng(seed),
+        random_state=np.random.default_rng(seed),
     )
     return float(tested.pvalue), exact
 
@@ -132,6 +132,6 @@ def bootstrap_interval(
         n_resamples=resamples,
         method="BCa",
         batch=1000,
-        rng=np.random.default_rng(seed),
+        random_state=np.random.default_rng(seed),
     ).confidence_interval
     return float(found.low), float(found.high)

@@ -24,6 +24,7 @@ class Metric:
         scale: factor for printing, 100 for percent.
         unit: of the printed value, such as "%".
         difference_unit: of a printed difference, such as "points".
+        digits: after the point of a printed value.
         larger_is_better: else smaller is.
         margin: largest difference that does not matter, in the table's unit, stated before the runs; None tests none.
     """
@@ -32,8 +33,14 @@ class Metric:
     scale: float = 1.0
     unit: str = ""
     difference_unit: str = ""
+    digits: int = 2
     larger_is_better: bool = True
     margin: float | None = None
+
+    @property
+    def ruler(self) -> str:
+        """What its differences are measured in; those of two metrics are drawn together only where this is the same."""
+        return self.difference_unit or self.name
 
 
 @dataclass(frozen=True)

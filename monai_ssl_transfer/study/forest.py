@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from monai_ssl_transfer.study.analysis import ALPHA, Compared
-from monai_ssl_transfer.study.printing import fixed, interval, p_value, percent
+from monai_ssl_transfer.study.printing import amount, interval, p_value, percent
 
 # Okabe and Ito's colours, told apart by most of those who see red and green alike; blue first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -40,7 +40,7 @@ def forest(rows: Sequence[tuple[Compared, float]], colours: dict[str, str]) -> s
         shown = f"<div class='where'>{html.escape(heading)}</div>" if heading != last else ""
         last = heading
         lines.append(shown + _forest_row(one, p, limit, ticks, colours))
-    unit = rows[0][0].metric.difference_unit if rows else ""
+    unit = rows[0][0].metric.ruler if rows else ""
     axis = "".join(
         f"<text x='{_position(tick, limit):.2f}%' y='14' text-anchor='middle'>{_signed(tick)}</text>" for tick in ticks
     )
@@ -70,7 +70,8 @@ def _forest_row(one: Compared, p: float, limit: float, ticks: Sequence[float], c
     filled = colour if p < ALPHA else "#fff"
     centre = f"cx='{_position(value, limit):.2f}%' cy='11' r='4.5'"
     mark = f"<circle {centre} fill='{filled}' stroke='{colour}' stroke-width='2'/>"
-    numbers = f"{fixed(value, signed=True)} ({interval(low, high, signed=True)})"
+    ends = interval(difference.low, difference.high, one.metric)
+    numbers = f"{amount(difference.value, one.metric, signed=True)} ({ends})"
     words = f"{numbers}, p Holm {p_value(p)}"
     title = html.escape(f"{candidate}: {words}")
     return (

@@ -84,7 +84,12 @@ def declare(results: Results, file: Path, options: ImportOptions) -> Declaration
     if unknown:
         raise DataError(f"{file} has no metric {unknown[0]}: it has {', '.join(names)}.")
     metrics = tuple(
-        Metric(name, larger_is_better=name not in options.smaller_is_better, margin=options.margins.get(name))
+        Metric(
+            name,
+            digits=_digits(results, name),
+            larger_is_better=name not in options.smaller_is_better,
+            margin=options.margins.get(name),
+        )
         for name in names
     )
     declared = tuple(_declared(results, options.reference))
@@ -98,6 +103,12 @@ def declare(results: Results, file: Path, options: ImportOptions) -> Declaration
     title = options.title or file.stem
     notes = ("Declared when the table was imported: every initialisation, task and metric in it counts.",)
     return Declaration(title, file.name, metrics, declared, (Family("all", about, comparisons),), notes=notes)
+
+
+def _digits(results: Results, metric: str) -> int:
+    """Four digits for a metric between -1 and 1, else two."""
+    values = (value for cell in results.cells() for value in results.per_seed(cell, metric).values())
+    return 4 if max(map(abs, values)) <= 1 else 2
 
 
 def _declared(results: Results, reference: str) -> list[DeclaredCell]:

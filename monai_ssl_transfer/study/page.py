@@ -121,13 +121,14 @@ def _answers(answers: Iterable[Answer]) -> str:
         shown += f"<li>… and {more} more: the marked rows of “Comparisons”.</li>" if more > 0 else ""
         parts.append(
             f"<div class='answer'><h3>{html.escape(one.family)}</h3><p>{html.escape(one.lead)}</p>"
-            f"{f'<ul>{shown}</ul>' if shown else ''}<p>{html.escape(_minus(one.not_shown))}</p></div>"
+            f"{f'<ul>{shown}</ul>' if shown else ''}<p>{html.escape(_minus(one.not_shown))}</p>"
+            f"{f'<p>{html.escape(one.no_worse)}</p>' if one.no_worse else ''}</div>"
         )
     return "".join(parts)
 
 
 def _forests(analysis: Analysis, colours: dict[str, str]) -> str:
-    """One forest plot per experiment, protocol and printed unit, with Holm's p of the first family."""
+    """One forest plot per experiment and ruler, with Holm's p of the first family."""
     parts = []
     for name in experiments(analysis):
         rows = [
@@ -137,8 +138,8 @@ def _forests(analysis: Analysis, colours: dict[str, str]) -> str:
             if one.comparison.candidate.study == name and _first(analysis, one, result)
         ]
         reference = " or ".join(dict.fromkeys(one.comparison.reference.initialisation for one, _ in rows))
-        for unit in dict.fromkeys(one.metric.difference_unit for one, _ in rows):
-            chosen = _settings_together([(one, p) for one, p in rows if one.metric.difference_unit == unit])
+        for ruler in dict.fromkeys(one.metric.ruler for one, _ in rows):
+            chosen = _settings_together([(one, p) for one, p in rows if one.metric.ruler == ruler])
             described = analysis.declaration.descriptions.get(name, "")
             title = ": ".join(part for part in (name, described) if part) or "All comparisons"
             parts.append(f"<h3>{html.escape(title)}; against {html.escape(reference)}</h3>{forest(chosen, colours)}")

@@ -39,22 +39,27 @@ def mean_and_sd(summary: Summary | None, metric: Metric) -> str:
     """Print a cell as "93.54 ± 0.95"; a single run has no spread."""
     if summary is None:
         return NOTHING
-    mean = fixed(summary.mean * metric.scale)
-    return mean if summary.n < 2 else f"{mean} ± {fixed(summary.sd * metric.scale)}"
+    mean = amount(summary.mean, metric)
+    return mean if summary.n < 2 else f"{mean} ± {amount(summary.sd, metric)}"
 
 
-def interval(low: float, high: float, scale: float = 1.0, signed: bool = False) -> str:
-    """Print the ends of an interval as "1.20 to 2.78"."""
+def amount(value: float, metric: Metric, signed: bool = False) -> str:
+    """Print a value of the table in the metric's unit and digits."""
+    return fixed(value * metric.scale, metric.digits, signed)
+
+
+def interval(low: float, high: float, metric: Metric) -> str:
+    """Print the ends of a difference's interval as "+1.20 to +2.78"."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return NOTHING
-    return f"{fixed(low * scale, signed=signed)} to {fixed(high * scale, signed=signed)}"
+    return f"{amount(low, metric, signed=True)} to {amount(high, metric, signed=True)}"
 
 
 def difference_with_p(one: Compared | None) -> str:
     """Print a comparison as "+1.99 (0.001)": difference and raw p."""
     if one is None or one.difference is None:
         return NOTHING
-    return f"{fixed(one.difference.value * one.metric.scale, signed=True)} ({p_value(one.p)})"
+    return f"{amount(one.difference.value, one.metric, signed=True)} ({p_value(one.p)})"
 
 
 def place(cell: Cell) -> str:

@@ -75,6 +75,7 @@ def markdown_report(analysis: Analysis) -> str:
     for one in (answer(result) for result in analysis.families):
         shown = "\n".join(f"- {sentence}" for sentence in one.shown)
         parts += [f"### {one.family}", one.lead, *([shown] if shown else []), one.not_shown]
+        parts += [one.no_worse] if one.no_worse else []
     parts += ["## Tables", *(markdown_table(table) for table in report_tables(analysis)), "## Not run"]
     missing = missing_lines(analysis)
     parts.append("\n".join(f"- {line}" for line in missing) if missing else "Every declared run has its values.")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from monai_ssl_transfer.study.analysis import Analysis, Compared, FamilyResult
-from monai_ssl_transfer.study.declaration import Comparison, DeclaredCell
+from monai_ssl_transfer.study.declaration import Comparison, DeclaredCell, Metric
 from monai_ssl_transfer.study.printing import (
     NOTHING,
+    amount,
     difference_with_p,
     fixed,
     interval,
@@ -51,7 +52,7 @@ def experiments(analysis: Analysis) -> dict[str, list[DeclaredCell]]:
 
 def experiment_table(analysis: Analysis, name: str, declared: Sequence[DeclaredCell]) -> Table:
     """Return the means of one experiment, with the differences that are declared in it."""
-    title = ": ".join(part for part in (name, analysis.declaration.descriptions.get(name, "")) if part) or "Results"
+    title = ": ".join(part for part in (name, analysis.declaration.descriptions.get(name, "")) if part) or "All runs"
     if all(len(one.seeds) == 1 for one in declared) and len({one.cell.protocol for one in declared}) > 1:
         return _single_runs(analysis, title, declared)
     initialisations = list(dict.fromkeys(one.cell.initialisation for one in declared))
@@ -142,17 +143,16 @@ def _numbers(one: Compared, holm: float, bh: float, sides: str) -> tuple[str, ..
     runs = {difference.candidate.n, difference.reference.n}
     sides += "" if len(runs) == 1 else f" ({difference.candidate.n} and {difference.reference.n} seeds)"
     g = fixed(difference.g, 2, signed=True)
-    effect = g if g == NOTHING else f"{g} ({interval(difference.g_low, difference.g_high, signed=True)})"
-    scale = one.metric.scale
+    effect = g if g == NOTHING else f"{g} ({interval(difference.g_low, difference.g_high, Metric('g'))})"
     return (
         sides,
-        fixed(difference.value * scale, signed=True),
-        interval(difference.low, difference.high, scale, signed=True),
+        amount(difference.value, one.metric, signed=True),
+        interval(difference.low, difference.high, one.metric),
         p_value(one.p),
         p_value(holm),
         p_value(bh),
         effect,
-        fixed(one.smallest * scale),
+        amount(one.smallest, one.metric),
     )
 
 
@@ -179,38 +179,52 @@ def case_table(result: FamilyResult) -> Table | None:
     columns = _place_columns([one.comparison.candidate for one in found])
     rows = []
     for one in found:
-        cases, scale = one.cases, one.metric.scale
+        cases = one.cases
         if cases is None:
             continue
         sides = _sides(one, result.compared)
         how = "exact" if cases.exact else "Monte Carlo"
-        numbers = (str(cases.cases), str(cases.groups), fixed(cases.value * scale, signed=True))
-        ends = interval(cases.low, cases.high, scale, signed=True)
+        numbers = (str(cases.cases), str(cases.groups), amount(cases.value, one.metric, signed=True))
+        ends = interval(cases.low, cases.high, one.metric)
         rows.append((*_place(one.comparison.candidate, columns), one.metric.name, sides, *numbers, ends,
                      f"{p_value(cases.p)} ({how})"))  # fmt: skip
     header = (*columns, "metric", _sides_header(result.compared), "cases", "patients", "difference", "95 % interval",
               "p permutation")  # fmt: skip
-    note = "Each case averaged over seeds; BCa bootstrap of patients, permutation within patients; p uncorrected."
+    note = (
+        "Each case averaged over seeds; BCa bootstrap of patients, permutation within patients; p uncorrected. The "
+        "trained models are taken as they are: it says how far the difference holds for other patients, not for other "
+        "seeds."
+    )
     title = f"Family “{result.family.name}” over the cases of the test set"
     return Table(title, header, tuple(rows), len(columns) + 2, note)
 
 
 def margin_table(result: FamilyResult) -> Table | None:
     """Return the tests against stated margins of a family, or None where no margin was stated."""
-    found = [(one, one.margin, one.difference) for one in result.compared if one.margin is not None]
+    pairs = zip(result.compared, result.holm_no_worse, strict=True)
+    found = [(one, one.margin, one.difference, holm) for one, holm in pairs if one.margin is not None]
     if not found:
         return None
-    columns = _place_columns([one.comparison.candidate for one, _, _ in found])
+    columns = _place_columns([one.comparison.candidate for one, *_ in found])
     rows = []
-    for one, margin, difference in found:
+    for one, margin, difference, holm in found:
         if margin is None or difference is None:
             continue
         sides = _sides(one, result.compared)
-        numbers = (fixed(margin.margin * one.metric.scale), fixed(difference.value * one.metric.scale, signed=True))
-        verdict = (p_value(margin.p_no_worse), p_value(margin.p_equivalent))
+        numbers = (amount(margin.margin, one.metric), amount(difference.value, one.metric, signed=True))
+        verdict = (p_value(margin.p_no_worse), p_value(holm), p_value(margin.p_equivalent))
         rows.append((*_place(one.comparison.candidate, columns), one.metric.name, sides, *numbers, *verdict))
-    header = (*columns, "metric", _sides_header(result.compared), "margin", "difference", "p no worse", "p equivalent")
-    note = "Welch's one-sided tests against the margin (equivalence: both), uncorrected; small p: shown."
+    header = (
+        *columns,
+        "metric",
+        _sides_header(result.compared),
+        "margin",
+        "difference",
+        "p no worse",
+        "p no worse, Holm",
+        "p equivalent",
+    )
+    note = "Welch's one-sided tests against the margin (equivalence: both, uncorrected); a small p shows it."
     return Table(
         f"Family “{result.family.name}” against the stated margin", header, tuple(rows), len(columns) + 2, note
     )
@@ -226,12 +240,12 @@ def headline_table(analysis: Analysis) -> Table | None:
         labels = "" if cell.fraction == 1 else f", {percent(cell.fraction)} of the labels"
         setting = f"{cell.task}, {cell.protocol}{labels}"
         kind = "runs" if one.real else "made up"
-        mean = fixed(one.difference.candidate.mean * metric.scale)
+        mean = amount(one.difference.candidate.mean, metric)
         if one.name == one.setting.reference.initialisation:
             rows.append((setting, one.name, kind, mean, NOTHING, NOTHING, NOTHING))
             continue
         relative = one.difference.value / one.difference.reference.mean * 100
-        points = fixed(one.difference.value * metric.scale, signed=True)
+        points = amount(one.difference.value, metric, signed=True)
         rows.append((setting, one.name, kind, mean, points, fixed(relative, signed=True), p_value(one.difference.p)))
     shown = analysis.declaration.metric(analysis.headlines[0].setting.metric)
     mean, points = (
