@@ -116,7 +116,26 @@ def corruption(domain: str, name: str) -> Corruption:
         DataError: unknown domain or corruption.
     """
     if domain not in CORRUPTIONS:
-        raise DataError(f"there are no corruptions of '{domain}': choose one of {', '.join(CORRUPTIONS)}.")
+        raise _no_domain(domain)
     if name not in CORRUPTIONS[domain]:
         raise DataError(f"{domain} has no corruption '{name}': choose one of {', '.join(CORRUPTIONS[domain])}.")
     return CORRUPTIONS[domain][name]
+
+
+def markdown_table(domain: str) -> str:
+    """The rows of a domain as a Markdown table.
+
+    Raises:
+        DataError: unknown domain.
+    """
+    if domain not in CORRUPTIONS:
+        raise _no_domain(domain)
+    lines = ["| corruption | what the numbers are | 1 | 2 | 3 | 4 | 5 | source |", "|---|---|---|---|---|---|---|---|"]
+    for row in CORRUPTIONS[domain].values():
+        values = [" / ".join(f"{number:g}" for number in one) for one in row.values]
+        lines.append(f"| `{row.name}` | {' / '.join(row.parameters)} | {' | '.join(values)} | {row.source} |")
+    return "\n".join(lines)
+
+
+def _no_domain(domain: str) -> DataError:
+    return DataError(f"there are no corruptions of '{domain}': choose one of {', '.join(CORRUPTIONS)}.")

@@ -65,14 +65,14 @@ def write_sheet(domain: str, out: Path, sources: Sequence[Path] = (), names: Seq
 def _photographs(sources: Sequence[Path]) -> list[tuple[str, np.ndarray, None]]:
     if sources:
         return [(file.name, read_frame(file), None) for file in sources]
-    return [(f"phantom {seed}", _generated(seed), None) for seed in (3, 5)]
+    return [(f"phantom {seed}", generated_photograph(seed, 480), None) for seed in (3, 5)]
 
 
-def _generated(seed: int) -> np.ndarray:
-    """A photograph of a polyp in a border, (480, 600, 3) uint8."""
+def generated_photograph(seed: int, rows: int) -> np.ndarray:
+    """A generated photograph of a polyp within a black border, (rows, 5/4 rows, 3) uint8."""
     rng = np.random.Generator(np.random.Philox(seed))
     scene = scene_with_lesion(lambda r: find_scene("polyps", r), rng, _BORDER, (0.02, 0.3))
-    return photograph(scene, scene.view, draw_processor(rng, _BORDER), rng, 480, 600, shake=0.0).image
+    return photograph(scene, scene.view, draw_processor(rng, _BORDER), rng, rows, rows * 5 // 4, shake=0.0).image
 
 
 def _scans(sources: Sequence[Path]) -> list[tuple[str, np.ndarray, tuple[float, float, float]]]:
