@@ -123,11 +123,12 @@ SMALL_DATA: dict[str, dict[str, Any]] = {
     "barlow_twins": {"learning_rate": 0.012, "method#hidden_dim": 512, "method#output_dim": 256},
     "dino": FOLLOWING | {"method#head": HEAD_OPTIONS},
     "dino resnet": {"learning_rate": 0.008, "momentum": 0.9, "teacher_temperature": 0.04},
-    "dinov2": FOLLOWING | {"drop_path": 0.0, "method#head": HEAD_OPTIONS | {"learned_lengths": True}},
+    "dinov2": FOLLOWING
+    | {"drop_path": 0.0, "koleo_weight": 0.01, "method#head": HEAD_OPTIONS | {"learned_lengths": True}},
     "mae": {"decoder_width": 64, "decoder_depth": 1},
 }
 """Settings by method (and encoder) beside those of the overlays, for few images, few steps and a small encoder."""
-STEPS = {"moco_v2": 400, "mae": 500, "barlow_twins": 400, "dino": 300, "dinov2": 300, "moco_v3": 300}
+STEPS = {"moco_v2": 400, "mae": 500, "barlow_twins": 400, "dino": 500, "dinov2": 600, "moco_v3": 300}
 """Steps of the methods whose steps are cheap or which need more; the others make those of the scale."""
 
 
