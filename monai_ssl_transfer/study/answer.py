@@ -18,6 +18,7 @@ class Answer:
 
     Args:
         family: its name.
+        verdict: what that means for each candidate.
         lead: how much is shown of how many.
         shown: one sentence per difference that survives Holm, the better ones first.
         not_shown: what is not shown, and what could have been found.
@@ -25,6 +26,7 @@ class Answer:
     """
 
     family: str
+    verdict: str
     lead: str
     shown: tuple[str, ...]
     not_shown: str
@@ -46,8 +48,30 @@ def answer(result: FamilyResult) -> Answer:
     )
     ordered = sorted(better, key=lambda pair: pair[1]) + sorted(worse, key=lambda pair: pair[1])
     return Answer(
-        result.family.name, lead, tuple(_sentence(one, p) for one, p in ordered), _not_shown(result), _no_worse(result)
+        result.family.name,
+        _verdict(result, against),
+        lead,
+        tuple(_sentence(one, p) for one, p in ordered),
+        _not_shown(result),
+        _no_worse(result),
     )
+
+
+def _verdict(result: FamilyResult, against: str) -> str:
+    """For each candidate in how many settings it is better, worse or undecided."""
+    names = dict.fromkeys(one.comparison.candidate.initialisation for one in result.compared)
+    parts = []
+    for name in names:
+        own = [
+            (one.candidate_is_better, p < ALPHA)
+            for one, p in zip(result.compared, result.holm, strict=True)
+            if one.comparison.candidate.initialisation == name
+        ]
+        better, worse = own.count((True, True)), own.count((False, True))
+        parts.append(f"{name} is better in {better}, worse in {worse} and undecided in {len(own) - better - worse}")
+    if not any(one.candidate_is_better for one, _ in result.shown()):
+        parts.append(f"nothing here speaks for leaving {against}")
+    return f"Against {against}: {'; '.join(parts)}."
 
 
 def _sentence(one: Compared, holm: float) -> str:
@@ -87,7 +111,10 @@ def _not_shown(result: FamilyResult) -> str:
     run = [(one, p) for one, p in rest if one.difference is not None]
     parts = [f"Not shown: the other {len(rest)}; that is no evidence of equality."]
     if len(run) < len(rest):
-        parts.append(f"{len(rest) - len(run)} of them were not run and count as p = 1.")
+        absent = len(rest) - len(run)
+        parts.append(
+            f"{absent} of them {'was not run and counts' if absent == 1 else 'were not run and count'} as p = 1."
+        )
     if run:
         nearest, p = min(run, key=lambda pair: (pair[1], pair[0].p))
         side = "better" if nearest.candidate_is_better else "worse"

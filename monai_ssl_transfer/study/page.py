@@ -120,7 +120,8 @@ def _answers(answers: Iterable[Answer]) -> str:
         more = len(one.shown) - _SENTENCES
         shown += f"<li>… and {more} more: the marked rows of “Comparisons”.</li>" if more > 0 else ""
         parts.append(
-            f"<div class='answer'><h3>{html.escape(one.family)}</h3><p>{html.escape(one.lead)}</p>"
+            f"<div class='answer'><h3>{html.escape(one.family)}</h3>"
+            f"<p><b>{html.escape(one.verdict)}</b></p><p>{html.escape(one.lead)}</p>"
             f"{f'<ul>{shown}</ul>' if shown else ''}<p>{html.escape(_minus(one.not_shown))}</p>"
             f"{f'<p>{html.escape(one.no_worse)}</p>' if one.no_worse else ''}</div>"
         )

@@ -74,7 +74,7 @@ def markdown_report(analysis: Analysis) -> str:
     parts = [f"# {analysis.declaration.title}", analysis.declaration.source, "## Answer"]
     for one in (answer(result) for result in analysis.families):
         shown = "\n".join(f"- {sentence}" for sentence in one.shown)
-        parts += [f"### {one.family}", one.lead, *([shown] if shown else []), one.not_shown]
+        parts += [f"### {one.family}", f"**{one.verdict}**", one.lead, *([shown] if shown else []), one.not_shown]
         parts += [one.no_worse] if one.no_worse else []
     parts += ["## Tables", *(markdown_table(table) for table in report_tables(analysis)), "## Not run"]
     missing = missing_lines(analysis)

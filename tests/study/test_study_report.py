@@ -50,6 +50,7 @@ def study(tmp_path: Path) -> Path:
 
 def test_the_report_says_what_is_better_worse_and_missing(study: Path) -> None:
     report = (study / "report" / "report.md").read_text(encoding="utf-8")
+    assert "**Against scratch: own <new> is better in 1, worse in 1 and undecided in 2.**" in report
     assert "Of 4 comparisons with scratch, 2 are shown after Holm's correction" in report
     assert "own <new> is better than scratch by 0.1000 of Dice in LiTS, fine-tuning (95 %" in report
     assert "own <new> is worse than scratch by 9.00 of HD95 in LiTS, fine-tuning" in report
@@ -133,7 +134,8 @@ def test_an_initialisation_without_its_reference_counts_and_is_listed(tmp_path: 
     (tmp_path / "r.csv").write_text(text)
     import_study(tmp_path / "r.csv", tmp_path / "s", ImportOptions(reference="ref"))
     report = write_report(tmp_path / "s").with_name("report.md").read_text(encoding="utf-8")
-    assert "1 of them were not run and count as p = 1" in report
+    assert "1 of them was not run and counts as p = 1" in report
+    assert "x is better in 0, worse in 0 and undecided in 2; nothing here speaks for leaving ref." in report
     assert "seeds 0, 1 of 2 declared: B m (ref)" in report
 
 
