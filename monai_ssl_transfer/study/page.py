@@ -7,17 +7,15 @@ from collections.abc import Iterable
 
 from monai_ssl_transfer.study.analysis import Analysis, Compared, FamilyResult
 from monai_ssl_transfer.study.answer import Answer, answer
+from monai_ssl_transfer.study.comparison_tables import case_table, family_table, margin_table
 from monai_ssl_transfer.study.curves import curve_svg, curves
 from monai_ssl_transfer.study.forest import colours_of, forest
 from monai_ssl_transfer.study.results import Cell
 from monai_ssl_transfer.study.tables import (
     Table,
-    case_table,
     experiment_table,
     experiments,
-    family_table,
     headline_table,
-    margin_table,
     missing_lines,
 )
 

@@ -10,17 +10,15 @@ from pathlib import Path
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.study.analysis import Analysis, analyse
 from monai_ssl_transfer.study.answer import answer
+from monai_ssl_transfer.study.comparison_tables import case_table, family_table, margin_table
 from monai_ssl_transfer.study.declaration import read_declaration
 from monai_ssl_transfer.study.page import methods, report_page
 from monai_ssl_transfer.study.results import read_results
 from monai_ssl_transfer.study.tables import (
     Table,
-    case_table,
     experiment_table,
     experiments,
-    family_table,
     headline_table,
-    margin_table,
     missing_lines,
 )
 from monai_ssl_transfer.study.text_tables import latex_table, markdown_table

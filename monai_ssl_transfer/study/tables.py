@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from monai_ssl_transfer.study.analysis import Analysis, Compared, FamilyResult
-from monai_ssl_transfer.study.declaration import Comparison, DeclaredCell, Metric
+from monai_ssl_transfer.study.analysis import Analysis
+from monai_ssl_transfer.study.declaration import Comparison, DeclaredCell
 from monai_ssl_transfer.study.printing import (
     NOTHING,
     amount,
     difference_with_p,
     fixed,
-    interval,
     mean_and_sd,
     p_value,
     percent,
@@ -58,7 +57,7 @@ def experiment_table(analysis: Analysis, name: str, declared: Sequence[DeclaredC
     initialisations = list(dict.fromkeys(one.cell.initialisation for one in declared))
     compared = _comparisons_of(analysis, name)
     against = list(dict.fromkeys((one.candidate.initialisation, one.reference.initialisation) for one in compared))
-    columns = _place_columns([one.cell for one in declared])
+    columns = place_columns([one.cell for one in declared])
     rows = []
     for cell, metric in _settings(declared):
         facts = analysis.declaration.metric(metric)
@@ -70,7 +69,7 @@ def experiment_table(analysis: Analysis, name: str, declared: Sequence[DeclaredC
             )
             result = analysis.first_result(comparison)
             differences.append(difference_with_p(result[0] if result else None))
-        rows.append((*_place(cell, columns), with_unit(facts), *means, *differences))
+        rows.append((*place_cells(cell, columns), with_unit(facts), *means, *differences))
     header = (*columns, "metric", *initialisations, *(f"{a} − {b} (p)" for a, b in against))
     note = "Mean ± sample standard deviation over seeds; differences with Welch's p, two-sided and uncorrected."
     return Table(title, header, tuple(rows), len(columns) + 1, note)
@@ -95,139 +94,6 @@ def _single_runs(analysis: Analysis, title: str, declared: Sequence[DeclaredCell
         f"{common.strip()}: columns. Single runs: no spread, no test." if common else "Single runs: no spread, no test."
     )
     return Table(title, header, tuple(rows), 3, note)
-
-
-def family_table(result: FamilyResult) -> Table:
-    """Return every comparison of a family with its interval, effect size and corrected p values."""
-    columns = _place_columns([one.comparison.candidate for one in result.compared])
-    rows = [
-        (
-            *_place(one.comparison.candidate, columns),
-            one.metric.name,
-            *_numbers(one, holm, bh, _sides(one, result.compared)),
-        )
-        for one, holm, bh in zip(result.compared, result.holm, result.benjamini_hochberg, strict=True)
-    ]
-    header = (
-        *columns,
-        "metric",
-        _sides_header(result.compared),
-        "difference",
-        "95 % interval",
-        "p",
-        "p Holm",
-        "q B-H",
-        "Hedges g (95 % interval)",
-        "findable",
-    )
-    shown = frozenset(index for index, p in enumerate(result.holm) if p < 0.05)
-    note = (
-        f"{len(rows)} comparisons, corrected together. Intervals and g are not corrected. findable: the smallest true "
-        "difference that so many seeds with this spread find with 80 % probability, before correction. Bold: Holm's p "
-        "is below 0.05."
-    )
-    return Table(
-        f"Family “{result.family.name}”: {result.family.description}",
-        header,
-        tuple(rows),
-        len(columns) + 2,
-        note,
-        shown,
-    )
-
-
-def _numbers(one: Compared, holm: float, bh: float, sides: str) -> tuple[str, ...]:
-    difference = one.difference
-    if difference is None:
-        return (sides, "not run", *[NOTHING] * 2, p_value(holm), p_value(bh), *[NOTHING] * 2)
-    runs = {difference.candidate.n, difference.reference.n}
-    sides += "" if len(runs) == 1 else f" ({difference.candidate.n} and {difference.reference.n} seeds)"
-    g = fixed(difference.g, 2, signed=True)
-    effect = g if g == NOTHING else f"{g} ({interval(difference.g_low, difference.g_high, Metric('g'))})"
-    return (
-        sides,
-        amount(difference.value, one.metric, signed=True),
-        interval(difference.low, difference.high, one.metric),
-        p_value(one.p),
-        p_value(holm),
-        p_value(bh),
-        effect,
-        amount(one.smallest, one.metric),
-    )
-
-
-def _references(compared: Sequence[Compared]) -> list[str]:
-    return list(dict.fromkeys(one.comparison.reference.initialisation for one in compared))
-
-
-def _sides_header(compared: Sequence[Compared]) -> str:
-    references = _references(compared)
-    return f"candidate, against {references[0]}" if len(references) == 1 else "candidate − reference"
-
-
-def _sides(one: Compared, compared: Sequence[Compared]) -> str:
-    """The candidate, and its reference where the table has several."""
-    candidate, reference = one.comparison.candidate.initialisation, one.comparison.reference.initialisation
-    return candidate if len(_references(compared)) == 1 else f"{candidate} − {reference}"
-
-
-def case_table(result: FamilyResult) -> Table | None:
-    """Return the comparisons over cases of a family, or None where the table has no cases."""
-    found = [one for one in result.compared if one.cases is not None]
-    if not found:
-        return None
-    columns = _place_columns([one.comparison.candidate for one in found])
-    rows = []
-    for one in found:
-        cases = one.cases
-        if cases is None:
-            continue
-        sides = _sides(one, result.compared)
-        how = "exact" if cases.exact else "Monte Carlo"
-        numbers = (str(cases.cases), str(cases.groups), amount(cases.value, one.metric, signed=True))
-        ends = interval(cases.low, cases.high, one.metric)
-        rows.append((*_place(one.comparison.candidate, columns), one.metric.name, sides, *numbers, ends,
-                     f"{p_value(cases.p)} ({how})"))  # fmt: skip
-    header = (*columns, "metric", _sides_header(result.compared), "cases", "patients", "difference", "95 % interval",
-              "p permutation")  # fmt: skip
-    note = (
-        "Each case averaged over seeds; BCa bootstrap of patients, permutation within patients; p uncorrected. The "
-        "trained models are taken as they are: it says how far the difference holds for other patients, not for other "
-        "seeds."
-    )
-    title = f"Family “{result.family.name}” over the cases of the test set"
-    return Table(title, header, tuple(rows), len(columns) + 2, note)
-
-
-def margin_table(result: FamilyResult) -> Table | None:
-    """Return the tests against stated margins of a family, or None where no margin was stated."""
-    pairs = zip(result.compared, result.holm_no_worse, strict=True)
-    found = [(one, one.margin, one.difference, holm) for one, holm in pairs if one.margin is not None]
-    if not found:
-        return None
-    columns = _place_columns([one.comparison.candidate for one, *_ in found])
-    rows = []
-    for one, margin, difference, holm in found:
-        if margin is None or difference is None:
-            continue
-        sides = _sides(one, result.compared)
-        numbers = (amount(margin.margin, one.metric), amount(difference.value, one.metric, signed=True))
-        verdict = (p_value(margin.p_no_worse), p_value(holm), p_value(margin.p_equivalent))
-        rows.append((*_place(one.comparison.candidate, columns), one.metric.name, sides, *numbers, *verdict))
-    header = (
-        *columns,
-        "metric",
-        _sides_header(result.compared),
-        "margin",
-        "difference",
-        "p no worse",
-        "p no worse, Holm",
-        "p equivalent",
-    )
-    note = "Welch's one-sided tests against the margin (equivalence: both, uncorrected); a small p shows it."
-    return Table(
-        f"Family “{result.family.name}” against the stated margin", header, tuple(rows), len(columns) + 2, note
-    )
 
 
 def headline_table(analysis: Analysis) -> Table | None:
@@ -288,8 +154,8 @@ def _comparisons_of(analysis: Analysis, name: str) -> list[Comparison]:
     return [one for one in every if one.candidate.study == name]
 
 
-def _place_columns(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """Task, and of the other coordinates those that differ between the cells."""
+def place_columns(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """Return the columns that name a setting: the task, and of the others those that differ between the cells."""
     columns = ["task"]
     if len({cell.fraction for cell in cells}) > 1:
         columns.append("labels")
@@ -298,6 +164,7 @@ def _place_columns(cells: Sequence[Cell]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _place(cell: Cell, columns: Sequence[str]) -> tuple[str, ...]:
+def place_cells(cell: Cell, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts of a cell for the columns of `place_columns`."""
     texts = {"task": cell.task, "labels": percent(cell.fraction), "protocol": cell.protocol}
     return tuple(texts[column] for column in columns)
