@@ -9,8 +9,8 @@ from monai_ssl_transfer.data.audit.findings import Finding, finding, listed
 from monai_ssl_transfer.data.audit.records import Record
 
 FULL = 0.95
-GREY = 0.02
-"""Share of grey pixels from which a mask of two values was blurred; JPEG edges reach about 0.005."""
+GREY = 5.0
+"""Width in pixels of the grey band along the edge from which on a mask was blurred; smooth edges have 1 or 2."""
 
 
 def mask_values(records: Sequence[Record]) -> Iterator[Finding]:
@@ -44,6 +44,6 @@ def _one_mask(one: Record, label: LabelFacts, shown: str) -> Iterator[Finding]:
     elif marked > FULL:
         telling = f"{shown} marks {marked:.1%} of the image"
         yield finding("full-mask", telling, [shown], measure=-marked, pictures=pictures)
-    if isinstance(one.facts, PhotographFacts) and label.grey_share > GREY:
-        telling = f"{shown}: {label.grey_share:.1%} of its pixels are neither dark nor bright"
-        yield finding("grey-mask", telling, [shown], measure=-label.grey_share, pictures=pictures)
+    if isinstance(one.facts, PhotographFacts) and label.grey_width > GREY:
+        telling = f"{shown}: its edge is a grey band of {label.grey_width:.1f} pixels"
+        yield finding("grey-mask", telling, [shown], measure=-label.grey_width, pictures=pictures)

@@ -14,7 +14,7 @@ from monai_ssl_transfer.data.endoscopy.near_duplicates import DUPLICATE_THRESHOL
 CERTAIN_BITS = 20
 """Up to so many of 256 bits every pair of Kvasir-SEG is one scene (see `near_duplicates`); beyond, it is a warning."""
 _TELLING = (24, HASH_BITS - 24)  # bits set in the hash of a picture that shows something
-_BLOCK = 512
+_BLOCK, _COLUMNS = 512, 16384  # distances at a time: 34 MB
 _PICTURES = 4
 
 
@@ -56,9 +56,10 @@ def near_duplicates(records: Sequence[Record]) -> Iterator[Finding]:
     ]
     alike: list[tuple[Record, Record, int]] = []
     nearest: dict[int, tuple[int, int]] = {}
-    for first, second, bits in close_pairs([facts.hash for _, facts in shown]):
+    own = sum(not one.other for one, _ in shown)  # they come first
+    for first, second, bits in close_pairs([facts.hash for _, facts in shown], own):
         (one, facts), (other, others) = shown[first], shown[second]
-        if facts.pixels == others.pixels or (one.other and other.other):
+        if facts.pixels == others.pixels:
             continue
         if not apart(one, other):
             alike.append((one, other, bits))
@@ -104,24 +105,30 @@ def _scenes(alike: Sequence[tuple[Record, Record, int]]) -> Iterator[Finding]:
         )
 
 
-def close_pairs(hashes: Sequence[int], threshold: int = DUPLICATE_THRESHOLD) -> Iterator[tuple[int, int, int]]:
+def close_pairs(
+    hashes: Sequence[int], first: int | None = None, threshold: int = DUPLICATE_THRESHOLD
+) -> Iterator[tuple[int, int, int]]:
     """Pairs of hashes that differ in few bits.
 
     Args:
         hashes: of 256 bits.
+        first: only pairs with one of so many first hashes; None for all.
         threshold: bits in which they may differ.
 
     Returns:
         Two numbers, the smaller first, and the bits in which they differ.
     """
-    if not hashes:
-        return
     packed = np.frombuffer(b"".join(h.to_bytes(HASH_BITS // 8, "big") for h in hashes), dtype=np.uint8)
-    signs = np.unpackbits(packed).reshape(len(hashes), HASH_BITS).astype(np.float32) * 2 - 1
-    for start in range(0, len(hashes), _BLOCK):
-        block = signs[start : start + _BLOCK]
-        # The product of two hashes as +1 and -1 is the number of equal bits less that of different ones.
-        differ = (HASH_BITS - block @ signs[start:].T) / 2
-        for row, column in np.argwhere(differ <= threshold):
-            if column > row:
-                yield start + int(row), start + int(column), int(differ[row, column])
+    packed = packed.reshape(len(hashes), HASH_BITS // 8)
+    for top in range(0, len(hashes) if first is None else first, _BLOCK):
+        rows = _signs(packed[top : min(top + _BLOCK, len(hashes) if first is None else first)])
+        for left in range(top, len(hashes), _COLUMNS):
+            # The product of two hashes as +1 and -1 is the number of equal bits less that of different ones.
+            differ = (HASH_BITS - rows @ _signs(packed[left : left + _COLUMNS]).T) / 2
+            for row, column in np.argwhere(differ <= threshold):
+                if left + column > top + row:
+                    yield top + int(row), left + int(column), int(differ[row, column])
+
+
+def _signs(packed: np.ndarray) -> np.ndarray:
+    return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1

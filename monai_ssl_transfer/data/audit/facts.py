@@ -19,7 +19,7 @@ class LabelFacts:
         distance: mm between the corners of image and label, at most; 0.0 where sizes differ.
         labels: label values that occur and the share of the voxels of each.
         bad_values: sentence on values that are no labels; "".
-        grey_share: of a mask of a photograph, the share of pixels that are neither dark nor bright.
+        grey_width: of a mask of a photograph, mean width in pixels of what is neither dark nor bright along its edge.
         jpeg: whether it is a JPEG file.
     """
 
@@ -30,7 +30,7 @@ class LabelFacts:
     distance: float = 0.0
     labels: dict[int, float] = field(default_factory=dict)
     bad_values: str = ""
-    grey_share: float = 0.0
+    grey_width: float = 0.0
     jpeg: bool = False
 
 

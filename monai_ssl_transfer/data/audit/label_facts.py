@@ -7,6 +7,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from PIL import Image
+from scipy.ndimage import binary_erosion
 
 from monai_ssl_transfer.data.audit.facts import LabelFacts
 from monai_ssl_transfer.data.ct.nifti import open_nifti
@@ -80,13 +81,17 @@ def look_at_mask(path: str) -> LabelFacts:
         with Image.open(path) as image:
             jpeg = image.format in ("JPEG", "MPO")
         values = np.unique(grey)
-        grey_share = float(np.mean((grey > _DARK) & (grey < _BRIGHT)))
-        if jpeg or len(values) <= 2 or values.max() > 127:
-            mask = read_mask(path)
-            marked = float(mask.mean())
-            labels = {k: s for k, s in ((0, 1 - marked), (1, marked)) if s > 0}
-            return LabelFacts(shape=mask.shape, labels=labels, grey_share=grey_share, jpeg=jpeg)
-        return LabelFacts(problem=("dark-mask", f"its largest value is {values.max()} of 255"), shape=grey.shape)
+        inside = grey > 127
+        edge = int(np.count_nonzero(inside & ~binary_erosion(inside, border_value=1)))
+        grey_width = np.count_nonzero((grey > _DARK) & (grey < _BRIGHT)) / max(edge, 1)
+        if not jpeg and values.max() <= 127 and len(values) > 2:  # a map of several classes
+            counts = np.bincount(grey.ravel())
+            labels = {int(k): float(counts[k] / grey.size) for k in values}
+            return LabelFacts(shape=grey.shape, labels=labels)
+        mask = read_mask(path)
+        marked = float(mask.mean())
+        labels = {k: share for k, share in ((0, 1 - marked), (1, marked)) if share > 0}
+        return LabelFacts(shape=mask.shape, labels=labels, grey_width=grey_width, jpeg=jpeg)
     except DataError as error:
         sentence = str(error).replace(str(path), "it").split(": ")[0]
         return LabelFacts(problem=("dark-mask" if "no binary mask" in sentence else "damaged", sentence))

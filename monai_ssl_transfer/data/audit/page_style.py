@@ -32,6 +32,7 @@ figure{margin:0;flex:1 1 45%;max-width:220px}
 figure img{width:100%;display:block;background:#000}
 figcaption{font-size:12px;color:#57606a;overflow-wrap:anywhere}
 @media print{body{padding:0;max-width:none;font-size:11pt}section.check{border:0;border-top:1px solid #999;
-  border-radius:0;padding:.5rem 0}summary{list-style:none}*{-webkit-print-color-adjust:exact;
+  border-radius:0;padding:.5rem 0}
+  .shown{grid-template-columns:1fr 1fr}summary{list-style:none}*{-webkit-print-color-adjust:exact;
   print-color-adjust:exact}}
 """

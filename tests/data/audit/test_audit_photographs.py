@@ -136,6 +136,14 @@ def test_a_store_of_photographs_against_the_test_set(tmp_path: Path) -> None:
     assert [one.files[0] for one in report.findings] == ["images/p4.png"]
 
 
+def test_label_maps_of_several_classes_are_no_dark_masks(tmp_path: Path) -> None:
+    folder = sets.polyps(tmp_path / "polyps")
+    classes = sets.mask() // 255
+    classes[:20] = 2
+    sets.save(folder / "masks" / "p1.png", classes)
+    assert audited(folder).findings == []
+
+
 def test_what_a_split_gets_wrong(tmp_path: Path) -> None:
     folder = sets.polyps(tmp_path / "polyps")
     split = tmp_path / "split.json"
