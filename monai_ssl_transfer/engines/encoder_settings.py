@@ -13,6 +13,7 @@ from monai_ssl_transfer.data.endoscopy.normalisation import IMAGENET_MEAN, IMAGE
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.views.windows import HUToChannels, channel_windows, channels_count
 from monai_ssl_transfer.weights import EncoderCard, read_encoder
+from monai_ssl_transfer.weights.input_channels import kind_of, refuse_bgr
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class EncoderSettings:
             WeightsError: the encoder was pretrained on other channels or other HU windows.
         """
         card = self.card
-        if card is not None and card.channels and _kind(card.channels) == _kind(channels) != "":
+        if card is not None and card.channels and kind_of(card.channels) == kind_of(channels) != "":
             if card.channels != channels:
                 raise WeightsError(
                     f"{self.file} was pretrained on channels {card.channels}, not {channels}: leave out --channels."
@@ -102,12 +103,13 @@ def encoder_settings(
         pooling: "token" or "mean".
 
     Raises:
-        WeightsError: the file holds no encoder.
+        WeightsError: the file holds no encoder, or one that was converted to BGR.
     """
     if not Path(file).exists():
         return EncoderSettings(encoder_name, channels, image_size, pooling, file=str(file))
     card = read_encoder(file)[1]
-    if card.channels and _kind(card.channels) == _kind(channels):
+    refuse_bgr(card, channels, file)
+    if card.channels and kind_of(card.channels) == kind_of(channels):
         channels = card.channels
     else:
         if channels != "rgb" and card.in_channels == channels_count("single"):
@@ -117,8 +119,3 @@ def encoder_settings(
     return EncoderSettings(
         card.architecture, channels, card.image_size or image_size, card.pooling or pooling, card, str(file)
     )
-
-
-def _kind(channels: str) -> str:
-    """What images a channel layout is for; "" if it is none that is known here."""
-    return "rgb" if channels == "rgb" else "hu" if channels in ("windows", "single", "neighbours") else ""

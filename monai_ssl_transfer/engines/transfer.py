@@ -18,7 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 def initialise_encoder(
-    network: nn.Module, encoder_weights: str | Path | None, output_dir: str | Path | None = None
+    network: nn.Module,
+    encoder_weights: str | Path | None,
+    output_dir: str | Path | None = None,
+    channels: str = "",
 ) -> str:
     """Load pretrained weights into the encoder of a task network, or say that there are none.
 
@@ -27,12 +30,15 @@ def initialise_encoder(
         encoder_weights: `encoder.safetensors` (its card beside it) or another checkpoint; None starts from scratch.
         output_dir: folder of the run, where the first process writes what was loaded (`encoder_load.json` and, for
             people, `encoder_load.txt`); None writes nothing.
+        channels: what the network is fed, "windows", "single", "neighbours" or "rgb", to be compared with the encoder's
+            card; "" compares nothing.
 
     Returns:
         "scratch" or the file.
 
     Raises:
-        WeightsError: when the file does not fill the whole encoder, or the record cannot be written.
+        WeightsError: when the file does not fill the whole encoder, its card says that it was pretrained on other
+            channels or HU windows of the same kind of images, or the record cannot be written.
     """
     from monai_ssl_transfer.weights.load import load_encoder_weights
     from monai_ssl_transfer.weights.load_record import write_load_record
@@ -42,7 +48,7 @@ def initialise_encoder(
         logger.warning("FROM SCRATCH: no encoder_weights are given, so the encoder starts with random weights")
     else:
         file = encoder_weights
-        report = load_encoder_weights(network, file)
+        report = load_encoder_weights(network, file, channels=channels)
     if output_dir is not None:
         write_load_record(output_dir, file, report)
     return "scratch" if file is None else str(file)

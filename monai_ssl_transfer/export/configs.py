@@ -36,7 +36,8 @@ _OF_INFERENCE = (
 _COMPUTED = ("hyperkvasir.class_names", "windows.channels_count")
 """Functions whose result is a plain value of the run, which is written in their place."""
 _KEEP = "$keep_config(@output_dir)"
-_ENCODER = "$initialise_encoder(@network_def, @encoder_weights, @output_dir)"
+_ENCODER = "$initialise_encoder(@network_def, @encoder_weights"
+"""How the line starts that loads the encoder; what follows depends on the bundle."""
 _PATH = re.compile(r"(?<![\w@.$}])(~?/[\w.-]+/|[A-Za-z]:\\)")
 
 
@@ -95,11 +96,12 @@ def _one_process(merged: dict[str, Any], original: dict[str, Any], source: Path)
 def _quiet(merged: dict[str, Any]) -> dict[str, Any]:
     """Let ``monai.bundle.load``, which initialises a workflow to get at its network, write no file of a run."""
     before, run = list(merged.get("initialize", [])), list(merged.get("run", []))
-    if _KEEP not in before or _ENCODER not in before:
+    loading = next((line for line in before if str(line).startswith(_ENCODER)), None)
+    if _KEEP not in before or loading is None:
         return {}
     before.remove(_KEEP)
-    before[before.index(_ENCODER)] = f"{_ENCODER} if @encoder_weights else None"
-    from_scratch = _ENCODER.replace("@encoder_weights", "None") + " if not @encoder_weights else None"
+    before[before.index(loading)] = f"{loading} if @encoder_weights else None"
+    from_scratch = loading.replace("@encoder_weights", "None") + " if not @encoder_weights else None"
     return {"initialize": before, "run": [from_scratch, _KEEP, *run]}
 
 

@@ -87,13 +87,10 @@ class LoRA:
         """Add the low-rank branches and freeze the rest of the encoder.
 
         Raises:
-            TrainingError: for a rank below 1, or targets that match nothing.
+            TrainingError: for a rank that is no whole number from 1, an alpha or dropout that is no number, or targets
+                that match nothing.
         """
-        if self.rank < 1 or not 0 <= self.dropout < 1:
-            raise TrainingError(
-                f"LoRA's rank {self.rank} must be 1 or more and its dropout {self.dropout} between 0 and 1: change "
-                "lora_rank or lora_dropout."
-            )
+        self._check()
         inner = inner_names(network)
         chosen = self._layers(network, inner)
         biases = {f"{inner[name]}.bias" for name in chosen} if self.biases else set()
@@ -102,6 +99,18 @@ class LoRA:
             setattr(layer, CHILD, LowRank(layer, self.rank, self.alpha / self.rank, self.dropout))
             layer.register_forward_hook(_add_low_rank)
         logger.info("LoRA of rank %d in %d layers of the encoder", self.rank, len(chosen))
+
+    def _check(self) -> None:
+        if type(self.rank) is not int or self.rank < 1:
+            raise TrainingError(f"LoRA's rank {self.rank!r} must be a whole number from 1: change lora_rank.")
+        if not _is_number(self.alpha):
+            raise TrainingError(f"LoRA's alpha {self.alpha!r} must be a number: change lora_alpha.")
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise TrainingError(
+                f"LoRA's dropout {self.dropout!r} must be a number from 0 to below 1: change lora_dropout."
+            )
+        if isinstance(self.targets, str):
+            raise TrainingError(f"LoRA's targets {self.targets!r} must be a list: change lora_targets.")
 
     def _layers(self, network: nn.Module, inner: dict[str, str]) -> dict[str, Any]:
         """The layers that are adapted, by their names in the network."""
@@ -149,6 +158,10 @@ def merged_state(network: nn.Module) -> dict[str, Tensor]:
             difference = addition.scale * (b.flatten(1) @ a.flatten(1)).reshape(weight.shape)
             state[f"{layer}.weight"] = (weight.double() + difference).to(weight.dtype)
     return state
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _add_low_rank(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -69,9 +69,9 @@ class LastBlocks:
         """
         layers = layer_count(network)
         count, what = (self.blocks, "blocks") if is_vit(network) else (self.stages, "stages")
-        if not 1 <= count <= layers:
+        if type(count) is not int or not 1 <= count <= layers:
             raise TrainingError(
-                f"The last {count} {what} cannot learn in an encoder of {layers}: give 1 to {layers} last_{what}."
+                f"The last {count!r} {what} cannot learn in an encoder of {layers}: give 1 to {layers} last_{what}."
             )
 
         def late(name: str) -> bool:

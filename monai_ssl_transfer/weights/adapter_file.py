@@ -17,10 +17,9 @@ from monai_ssl_transfer.errors import TrainingError, WeightsError
 from monai_ssl_transfer.networks.adapters import ADAPTATIONS, AppliedAdaptation, applied_adaptation
 from monai_ssl_transfer.weights.load import load_encoder_weights
 from monai_ssl_transfer.weights.report import first_names
-from monai_ssl_transfer.weights.save import hash_tensors
+from monai_ssl_transfer.weights.save import ADAPTER_KEY, hash_tensors
 
 ADAPTER_NAME = "adapter.safetensors"
-ADAPTER_KEY = "adapter"
 ADAPTER_FORMAT = 1
 POSITIONS = ("pos_embed", "position_embeddings")
 """A ViT's, which are resampled to the size of the image and so are not the same bits everywhere."""

@@ -56,6 +56,11 @@ def load_encoder(
     if pooling not in POOLINGS:
         raise WeightsError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
     is_vit = POSITION in given
+    if not is_vit and pooling != (card.pooling or "token"):
+        raise WeightsError(
+            f"{card.architecture} has no tokens to choose from, its embedding is the mean of its last feature map: "
+            f"leave pooling {pooling!r} out."
+        )
     options = ConvertOptions(in_channels=in_channels, image_size=image_size if is_vit else None)
     options.check()
     state, card, done = change_shape(given, card, options)

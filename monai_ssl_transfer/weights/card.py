@@ -18,7 +18,8 @@ class EncoderCard:
     Args:
         architecture: one of `networks.encoder_names()`.
         in_channels: channels of the input.
-        channels: what the channels are, a name of `views.windows` ("windows", "single", "neighbours") or "rgb".
+        channels: what the channels are: a name of `views.windows` ("windows", "single", "neighbours", "rgb"), or "bgr"
+            of an encoder that was converted so; "" if unknown.
         windows: (level, width) in HU of every window, empty for RGB.
         mean: per channel, subtracted after scaling to [0, 1].
         std: per channel, divided by.

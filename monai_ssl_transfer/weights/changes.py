@@ -12,6 +12,7 @@ from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import SPECS
 from monai_ssl_transfer.weights import reshape
 from monai_ssl_transfer.weights.card import EncoderCard
+from monai_ssl_transfer.weights.input_channels import BGR
 from monai_ssl_transfer.weights.reshape import POSITION, State
 from monai_ssl_transfer.weights.reshape_volume import inflate
 
@@ -24,7 +25,7 @@ class ConvertOptions:
 
     Args:
         in_channels: channels of the new input, None for those of the file; see `reshape.change_channels`.
-        bgr: make an encoder of RGB images one of BGR images.
+        bgr: make an encoder of RGB images one of BGR images, or one of BGR images one of RGB images again.
         image_size: side in pixels that a ViT's position embedding is resampled to, None for that of the file.
         patch_size: side in pixels that a ViT's patches are resampled to, None for that of the file.
         fold_layer_scale: multiply LayerScale's gains into the layers before them; done anyway where the target has
@@ -43,11 +44,12 @@ class ConvertOptions:
         """Refuse values that mean nothing.
 
         Raises:
-            WeightsError: for sizes and channels below 1, and dimensions other than 2 and 3.
+            WeightsError: for sizes and channels that are no whole numbers from 1, and dimensions other than 2 and 3.
         """
         for name in ("in_channels", "image_size", "patch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise WeightsError(f"{name} {value} is not positive: give at least 1, or leave it out.")
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise WeightsError(f"{name} {value!r} is no positive whole number: give at least 1, or leave it out.")
         if self.spatial_dims not in (2, 3):
             raise WeightsError(f"spatial_dims {self.spatial_dims} is neither 2 nor 3: give one of them.")
 
@@ -90,8 +92,10 @@ def _bgr(state: State, card: EncoderCard, options: ConvertOptions) -> Step:
         return state, card, []
     if card.windows:
         raise WeightsError(f"The encoder's channels are {card.channels} of CT, not RGB: leave bgr out.")
-    swapped = replace(card, channels="", mean=card.mean[::-1], std=card.std[::-1])
-    return reshape.swap_red_and_blue(state), swapped, ["input channels reversed: BGR instead of RGB"]
+    back = card.channels == BGR
+    swapped = replace(card, channels="rgb" if back else BGR, mean=card.mean[::-1], std=card.std[::-1])
+    order = "RGB instead of BGR" if back else "BGR instead of RGB"
+    return reshape.swap_red_and_blue(state), swapped, [f"input channels reversed: {order}"]
 
 
 def _channels(state: State, card: EncoderCard, options: ConvertOptions) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.weights.card import EncoderCard
 from monai_ssl_transfer.weights.files import Checkpoint, read_file
 from monai_ssl_transfer.weights.foreign import expected_shapes
-from monai_ssl_transfer.weights.formats import FoundEncoder, find_encoder, holders_of, plain_name
+from monai_ssl_transfer.weights.formats import FoundEncoder, holders_of, plain_name
 from monai_ssl_transfer.weights.inspection_table import table_of
 from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER
 from monai_ssl_transfer.weights.known_files import KnownFile, by_name, hash_in_name, known_file
@@ -22,10 +23,12 @@ from monai_ssl_transfer.weights.read import (
     POSITION,
     card_beside,
     card_inside,
-    encoder_path,
+    conversion_notes,
+    existing_path,
     foreign_card,
 )
 from monai_ssl_transfer.weights.statistics import GroupStatistics, doubts, statistics_of
+from monai_ssl_transfer.weights.values import find_checked, not_finite, position_grid
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Inspection:
         card: what is known of the encoder; None if there is none.
         patch_size: of a ViT, in pixels; 0 for ResNets.
         registers: of a ViT.
-        complete: whether the encoder is whole, with no tensor of another shape.
-        gaps: names that are missing, left over or of another shape.
+        complete: whether the encoder is whole, with no tensor of another shape and no value that is no number.
+        gaps: names that are missing, left over, of another shape, or hold NaN or infinity.
         used: the tensors that would be used.
         dropped: what would not be used, and why.
         known: the published file that it is, by its hash.
@@ -100,8 +103,13 @@ class Inspection:
         return table_of(self, names)
 
     def to_json(self) -> str:
-        """Everything, as indented JSON."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        """Everything, as indented JSON; what is not finite, which JSON cannot say, is null."""
+        return json.dumps(_finite(asdict(self)), indent=2, allow_nan=False) + "\n"
+
+    @property
+    def usable(self) -> bool:
+        """Whether the encoder in it can be loaded."""
+        return self.complete and not self.refusal
 
 
 def inspect_file(path: str | Path) -> Inspection:
@@ -116,7 +124,7 @@ def inspect_file(path: str | Path) -> Inspection:
     Raises:
         WeightsError: if there is no such file, or it cannot be read.
     """
-    checkpoint = read_file(encoder_path(path))
+    checkpoint = read_file(existing_path(path))
     known = known_file(checkpoint.sha256)
     facts: dict[str, Any] = {
         "file": checkpoint.file.name,
@@ -129,7 +137,7 @@ def inspect_file(path: str | Path) -> Inspection:
     }
     try:
         own = card_inside(checkpoint)
-        found = find_encoder(checkpoint)
+        found = find_checked(checkpoint)
     except WeightsError as error:
         return Inspection(**facts, refusal=str(error), used=_held(checkpoint))
     own = own or card_beside(checkpoint.file, found.state)
@@ -145,7 +153,7 @@ def inspect_file(path: str | Path) -> Inspection:
         gaps=gaps,
         used=(_used(checkpoint, found),),
         dropped=_dropped(checkpoint, found),
-        notes=(*(found.notes if own is None else ()), *_notes(checkpoint, found)),
+        notes=(*(found.notes if own is None else conversion_notes(own)), *_notes(checkpoint, found)),
         statistics=statistics_of(found.state),
         warnings=doubts(found.state),
     )
@@ -185,16 +193,32 @@ def _dropped(checkpoint: Checkpoint, found: FoundEncoder) -> tuple[TensorGroup, 
 
 
 def _gaps(found: FoundEncoder) -> tuple[str, ...]:
-    """What hinders a complete load: position embeddings and the stem may have other sizes, counters may be absent."""
+    """What hinders a complete load: a position embedding may have another square grid, counters may be absent."""
     expected = expected_shapes(found.architecture, found.in_channels)
     missing = [f"missing: {name}" for name in expected.keys() - found.state.keys() if not name.endswith(BATCH_COUNTER)]
     more = [f"not known: {found.names.get(name, name)}" for name in found.state.keys() - expected.keys()]
     other = [
         f"of another shape: {name} {tuple(found.state[name].shape)}, not {shape}"
         for name, shape in expected.items()
-        if name in found.state and name != POSITION and tuple(found.state[name].shape) != shape
+        if name in found.state and not _fits(name, tuple(found.state[name].shape), shape, found.architecture)
     ]
-    return tuple(sorted(missing) + sorted(more) + other)
+    wrong = [f"NaN or infinity in: {name}" for name in not_finite(found.state)]
+    return tuple(sorted(missing) + sorted(more) + other + wrong)
+
+
+def _fits(name: str, given: tuple[int, ...], expected: tuple[int, ...], architecture: str) -> bool:
+    return given == expected or (
+        name == POSITION and position_grid(given, architecture) > 0 and given[-1] == expected[-1]
+    )
+
+
+def _finite(value: Any) -> Any:
+    """The same without numbers that JSON cannot say."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _notes(checkpoint: Checkpoint, found: FoundEncoder) -> tuple[str, ...]:

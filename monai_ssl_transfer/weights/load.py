@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import timm.models
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import mark_loaded, pooling_of
 from monai_ssl_transfer.weights.card import EncoderCard
+from monai_ssl_transfer.weights.input_channels import compare_input
 from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, KeyMap, encoder_map
 from monai_ssl_transfer.weights.load_record import write_load_record
 from monai_ssl_transfer.weights.projection import projection_weights
@@ -20,6 +22,7 @@ from monai_ssl_transfer.weights.report import LoadReport, first_names
 from monai_ssl_transfer.weights.reshape import POSITION, fit_position
 from monai_ssl_transfer.weights.save import hash_tensors
 from monai_ssl_transfer.weights.statistics import doubts, statistics_of
+from monai_ssl_transfer.weights.values import not_finite, position_grid
 
 __all__ = ["encoder_path", "load_encoder_weights", "read_encoder", "starting_from"]
 
@@ -27,7 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 def load_encoder_weights(
-    network: nn.Module, file: str | Path, *, minimum: float = 1.0, other_pooling: bool = False
+    network: nn.Module,
+    file: str | Path,
+    *,
+    minimum: float = 1.0,
+    other_pooling: bool = False,
+    channels: str = "",
 ) -> LoadReport:
     """Fill the encoder of a network from a file; the rest of the network stays as it is.
 
@@ -38,6 +46,8 @@ def load_encoder_weights(
         file: as for `read_encoder`.
         minimum: share of the encoder's numbers that must be loaded. Below 1 also leftovers in the file are accepted.
         other_pooling: whether an encoder may give another embedding (class token, mean) than in its pretraining.
+        channels: what the network is fed, "windows", "single", "neighbours", "rgb" or "bgr", to be compared with the
+            card (see `input_channels.compare_input`); "" compares nothing, but refuses an encoder of BGR images.
 
     Returns:
         The report, which is also logged.
@@ -48,15 +58,17 @@ def load_encoder_weights(
     state, card = read_encoder(file)
     found = encoder_map(network)
     _check_card(card, found, file)
+    said, doubted = compare_input(card, channels, file)
     if not other_pooling:
         _check_pooling(card, network, file)
     # of the tensors as they are in the file
     projection = projection_weights(network, file, card.weights_hash or hash_tensors(state))
-    state, resampled = fit_position(state, found.architecture, _position_shape(found, network))
-    notes = (*encoder_facts(file).notes, *resampled)
+    state, resampled = fit_position(state, found.architecture, _position_shape(found, network, state))
+    notes = (*encoder_facts(file).notes, *said, *resampled)
     if projection:
         notes = (*notes, f"the first layers of the projection head are filled too ({len(projection)} tensors)")
     report, loadable = _compare(state, found, network, str(file), notes)
+    report = replace(report, warnings=(*doubted, *report.warnings))
     _check_finite(loadable, file)
     if report.fraction < minimum or (minimum >= 1.0 and not report.complete):
         raise WeightsError(_refusal(report))
@@ -68,18 +80,21 @@ def load_encoder_weights(
     return report
 
 
-def starting_from(network: nn.Module, file: str | Path | None, output_dir: str | Path | None = None) -> nn.Module:
+def starting_from(
+    network: nn.Module, file: str | Path | None, output_dir: str | Path | None = None, channels: str = ""
+) -> nn.Module:
     """The network with the encoder of a file in it as a start of training, or as it is when there is no file.
 
     Args:
         network: as for `load_encoder_weights`.
         file: as for `read_encoder`; None for random values.
         output_dir: folder of the run, for the record of what was loaded (see `load_record`); None writes none.
+        channels: what the network is fed, as for `load_encoder_weights`.
 
     Raises:
         WeightsError: as `load_encoder_weights`.
     """
-    report = None if file is None else load_encoder_weights(network, file, other_pooling=True)
+    report = None if file is None else load_encoder_weights(network, file, other_pooling=True, channels=channels)
     if output_dir is not None:
         write_load_record(output_dir, file, report)
     return network
@@ -100,11 +115,10 @@ def _check_card(card: EncoderCard, found: KeyMap, file: str | Path) -> None:
 
 
 def _check_finite(state: dict[str, Tensor], file: str | Path) -> None:
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(
-                f"{file} holds NaN or infinity in {name}: its training diverged; give an earlier checkpoint of it."
-            )
+    for name in not_finite(state):
+        raise WeightsError(
+            f"{file} holds NaN or infinity in {name}: its training diverged; give an earlier checkpoint of it."
+        )
 
 
 def _check_pooling(card: EncoderCard, network: nn.Module, file: str | Path) -> None:
@@ -118,9 +132,12 @@ def _check_pooling(card: EncoderCard, network: nn.Module, file: str | Path) -> N
         )
 
 
-def _position_shape(found: KeyMap, network: nn.Module) -> tuple[int, ...]:
-    wanted = found.read(network).get(POSITION)
-    return () if wanted is None else tuple(wanted.shape)
+def _position_shape(found: KeyMap, network: nn.Module, state: dict[str, Tensor]) -> tuple[int, ...]:
+    """The shape that the file's position embedding is to have; empty where nothing can be made of it."""
+    wanted, given = found.read(network).get(POSITION), state.get(POSITION)
+    if wanted is None or given is None or not position_grid(given.shape, found.architecture):
+        return ()
+    return tuple(wanted.shape)
 
 
 def _compare(

@@ -12,10 +12,11 @@ from monai_ssl_transfer.networks.encoders import encoder_spec
 from monai_ssl_transfer.weights.card import EncoderCard
 from monai_ssl_transfer.weights.facts import EncoderFacts, remember, remembered
 from monai_ssl_transfer.weights.files import Checkpoint, read_file
-from monai_ssl_transfer.weights.formats import FoundEncoder, find_encoder
+from monai_ssl_transfer.weights.formats import FoundEncoder
 from monai_ssl_transfer.weights.key_maps import State
 from monai_ssl_transfer.weights.known_files import KnownFile, known_file
-from monai_ssl_transfer.weights.save import CARD_KEY, CARD_NAME, WEIGHTS_NAME, hash_tensors
+from monai_ssl_transfer.weights.save import ADAPTER_KEY, CARD_KEY, CARD_NAME, WEIGHTS_NAME, hash_tensors
+from monai_ssl_transfer.weights.values import find_checked, position_grid
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,19 @@ def encoder_path(file: str | Path) -> Path:
     return path.with_name(WEIGHTS_NAME) if path.name == CARD_NAME else path
 
 
+def existing_path(file: str | Path) -> Path:
+    """As `encoder_path`, for a file that is there.
+
+    Raises:
+        WeightsError: if there is none, or a folder was given that has no `encoder.safetensors`.
+    """
+    path = encoder_path(file)
+    if not path.is_file():
+        what = f"{file} is a folder in which {path.name}" if Path(file).is_dir() else str(path)
+        raise WeightsError(f"{what} does not exist: give the {WEIGHTS_NAME} of a pretraining, its folder, or a file.")
+    return path
+
+
 def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
     """Read an encoder and its card.
 
@@ -47,18 +61,17 @@ def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
     Raises:
         WeightsError: if there is no such file, it is damaged, or it holds none of our encoders.
     """
-    path = encoder_path(file)
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist: give the encoder.safetensors of a pretraining or its folder.")
+    path = existing_path(file)
     checkpoint = read_file(path)
     own = card_inside(checkpoint)
-    found = find_encoder(checkpoint)
+    found = find_checked(checkpoint)
     known = own or card_beside(path, found.state)
     card = known or foreign_card(checkpoint, found)
     logger.info("%s holds a %s (%d tensors): %s", path, card.architecture, len(found.state), found.source)
     if own is None:
         show_licence(checkpoint)
-    remember(path, EncoderFacts(card, checkpoint.sha256, found.source, found.notes if known is None else ()))
+    notes = found.notes if known is None else conversion_notes(card)
+    remember(path, EncoderFacts(card, checkpoint.sha256, found.source, notes))
     return found.state, card
 
 
@@ -84,9 +97,15 @@ def card_inside(checkpoint: Checkpoint) -> EncoderCard | None:
     """The card in a file that this package wrote, after its tensors were checked against it.
 
     Raises:
-        WeightsError: if they are not the ones that the card belongs to.
+        WeightsError: if they are not the ones that the card belongs to, or the file is one of another kind.
     """
     path = checkpoint.file
+    if ADAPTER_KEY in checkpoint.metadata:
+        raise WeightsError(
+            f"{path} is an adapter, not an encoder: give models/model.pt of its run, where it is merged into the "
+            "encoder, or go on from it by `networks.adapters.adapt(network, SavedAdaptation(file))` over the encoder "
+            "that its run started from."
+        )
     text = checkpoint.metadata.get(CARD_KEY)
     if text is None:
         return None
@@ -103,6 +122,11 @@ def card_inside(checkpoint: Checkpoint) -> EncoderCard | None:
     ):
         logger.warning("%s differs from the card inside of %s, which is the one that counts.", beside, path.name)
     return card
+
+
+def conversion_notes(card: EncoderCard) -> tuple[str, ...]:
+    """What was done to an encoder after its pretraining, as its card tells."""
+    return tuple(f"its card says: {line}" for line in card.method.get("conversion", ()))
 
 
 def card_beside(path: Path, state: State) -> EncoderCard | None:
@@ -135,10 +159,9 @@ def foreign_card(checkpoint: Checkpoint, found: FoundEncoder) -> EncoderCard:
 def image_side(found: FoundEncoder) -> int | None:
     """Side in pixels of the images that a ViT's position embedding is made for."""
     position = found.state.get(POSITION)
-    if position is None or position.ndim != 3:
+    if position is None or not (side := position_grid(position.shape, found.architecture)):
         return None
-    spec = encoder_spec(found.architecture)
-    return spec.patch_size * round((position.shape[1] - spec.prefix_positions) ** 0.5)
+    return encoder_spec(found.architecture).patch_size * side
 
 
 def show_licence(checkpoint: Checkpoint) -> None:

@@ -22,7 +22,7 @@ class LoadReport:
         fraction: loaded share of the encoder's numbers, 0 to 1.
         notes: what was converted on the way, such as a resampled position embedding.
         statistics: of the tensors that were loaded, per group.
-        warnings: what in them looks untrained or constant.
+        warnings: what in them looks untrained or constant, and where the input is another than in the pretraining.
     """
 
     source: str

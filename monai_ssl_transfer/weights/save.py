@@ -19,6 +19,8 @@ from monai_ssl_transfer.weights.key_maps import encoder_map
 WEIGHTS_NAME = "encoder.safetensors"
 CARD_NAME = "encoder.json"
 CARD_KEY = "card"
+ADAPTER_KEY = "adapter"
+"""What the metadata of a file of an adapter (`adapter_file`) has in place of a card."""
 
 
 def save_encoder(encoder: nn.Module, folder: str | Path, card: EncoderCard) -> Path:

@@ -83,6 +83,52 @@ def test_what_is_missing_is_named(tmp_path: Path, trained: nn.Module) -> None:
     assert "NOT COMPLETE" in inspection.table()
 
 
+def broken(state: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor]:
+    if how == "missing":
+        return {name: tensor for name, tensor in state.items() if not name.startswith("blocks.3.")}
+    shapes = {"no square": (1, 201, 192), "no patches": (1, 1, 192), "another width": (1, 5, 96), "flat": (5, 192)}
+    if how in shapes:
+        return state | {"pos_embed": torch.rand(shapes[how])}
+    return state | {"norm.weight": torch.full((192,), float(how))}
+
+
+@pytest.mark.parametrize(
+    ("how", "gap"),
+    [
+        ("missing", "missing: blocks.3.attn.proj.bias"),
+        ("no square", "of another shape: pos_embed (1, 201, 192)"),
+        ("no patches", "of another shape: pos_embed (1, 1, 192)"),
+        ("another width", "of another shape: pos_embed (1, 5, 96)"),
+        ("flat", "of another shape: pos_embed (5, 192)"),
+        ("nan", "NaN or infinity in: norm.weight"),
+        ("inf", "NaN or infinity in: norm.weight"),
+    ],
+)
+def test_what_load_refuses_is_not_called_whole(
+    tmp_path: Path, how: str, gap: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "vit.pth"
+    torch.save(broken(dict(build_encoder("vit_tiny", image_size=32).state_dict()), how), file)
+    with pytest.raises(WeightsError):
+        load_encoder_weights(build_encoder("vit_tiny", image_size=32), file)
+    assert main(["weights", "inspect", str(file)]) == 1
+    shown = capsys.readouterr().out
+    assert "NOT COMPLETE" in shown or "CANNOT BE USED" in shown
+    assert main(["weights", "inspect", str(file), "--json"]) == 1
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    values = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert values["refusal"] or any(each.startswith(gap) for each in values["gaps"])
+
+
+@pytest.mark.parametrize("image_size", [32, 96])
+def test_positions_of_another_image_are_whole(tmp_path: Path, image_size: int) -> None:
+    torch.save(build_encoder("vit_tiny", image_size=image_size).state_dict(), tmp_path / "vit.pth")
+    assert main(["weights", "inspect", str(tmp_path / "vit.pth")]) == 0
+
+
 def test_a_file_that_is_no_encoder_is_shown_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": {"module.features.0.weight": torch.ones(64, 3, 3, 3)}}, tmp_path / "vgg.pth")
     assert main(["weights", "inspect", str(tmp_path / "vgg.pth")]) == 1
