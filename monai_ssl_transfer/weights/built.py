@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import POOLINGS, build_encoder, mark_loaded
+from monai_ssl_transfer.weights.card import EncoderCard
 from monai_ssl_transfer.weights.changes import ConvertOptions, change_shape, noted
-from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, HEADS
+from monai_ssl_transfer.weights.completeness import completeness
+from monai_ssl_transfer.weights.foreign import shapes_of
 from monai_ssl_transfer.weights.load import read_encoder
 from monai_ssl_transfer.weights.report import first_names
 from monai_ssl_transfer.weights.reshape import POSITION
@@ -65,23 +68,32 @@ def load_encoder(
     options.check()
     state, card, done = change_shape(given, card, options)
     card = replace(card, pooling=pooling, method=noted(card.method, done))
-    encoder: Any = build_encoder(card.architecture, card.in_channels, card.image_size, pooling=pooling)
+    return filled_encoder(state, card, file)
+
+
+def filled_encoder(state: Mapping[str, Tensor], card: EncoderCard, file: str | Path) -> nn.Module:
+    """Build the encoder of a card and fill it, completely.
+
+    Args:
+        state: its tensors, canonical.
+        card: says what to build and is kept as its `card`.
+        file: for messages.
+
+    Returns:
+        The encoder in evaluation mode.
+
+    Raises:
+        WeightsError: if the tensors are not those of the whole encoder.
+    """
+    encoder: Any = build_encoder(card.architecture, card.in_channels, card.image_size, pooling=card.pooling)
     wanted = encoder.state_dict()
-    heads = [name for name in state if name not in wanted and name.startswith(HEADS)]
-    state = {name: tensor for name, tensor in state.items() if name not in heads}
-    different = tuple(
-        name
-        for name in dict.fromkeys([*wanted, *state])
-        if (name not in state and not name.endswith(BATCH_COUNTER))
-        or name not in wanted
-        or (name in state and state[name].shape != wanted[name].shape)
-    )
-    if different:
+    found = completeness(state, shapes_of(wanted))
+    if found.different:
         raise WeightsError(
-            f"{file} does not fill a {card.architecture} completely: {len(different)} tensors are missing, left over "
-            f"or of another shape ({first_names(different)}); give the file of a whole encoder."
+            f"{file} does not fill a {card.architecture} completely: {len(found.different)} tensors are missing, left "
+            f"over or of another shape ({first_names(found.different)}); give the file of a whole encoder."
         )
-    encoder.load_state_dict(wanted | state)
+    encoder.load_state_dict(wanted | dict(state))
     mark_loaded(encoder)
     encoder.card = card
     return encoder.eval()

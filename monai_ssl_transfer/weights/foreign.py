@@ -33,8 +33,20 @@ class Foreign:
 FOREIGN: tuple[Foreign, ...] = (
     Foreign("SAM's image encoder", r"(^|\.)rel_pos_[hw]$", "its attention knows relative positions"),
     Foreign("a CLIP ResNet", r"^(visual\.)?attnpool\.", "its stem and its pooling are others"),
+    Foreign("a CLIP ViT", r"^(visual\.)?(transformer\.resblocks\.|ln_pre\.)", "it normalises before block 0"),
+    Foreign("a ViT with a norm before its first block, as CLIP's", r"^norm_pre\."),
+    Foreign("a ViT that normalises queries and keys", r"(^|\.)attn\.(q_norm|k_norm)\."),
+    Foreign("a ViT with rotary positions", r"(^|\.)rope\."),
     Foreign(
-        "a CLIP ViT", r"^(visual\.)?(transformer\.resblocks\.|ln_pre\.|norm_pre\.)", "it normalises before block 0"
+        "a network with low-rank adapters (LoRA) that were not merged",
+        r"(^|\.)(lora(_[AB]|_down|_up|_embedding_[AB])?|base_layer)\.",
+        "merge them and save that: networks.adapters.merged_state(network) here, merge_and_unload() in peft",
+    ),
+    Foreign("a distilled DeiT of Hugging Face", r"^embeddings\.distillation_token$", "it has a second class token"),
+    Foreign("a YOLOS of Hugging Face", r"^embeddings\.detection_tokens$", "it has tokens for boxes"),
+    Foreign(
+        "a BEiT or its like of Hugging Face",
+        r"^encoder\.layer\.\d+\.(lambda_1$|attention\.attention\.relative_position_bias\.)",
     ),
     Foreign("a distilled DeiT", r"^dist_token$", "it has a second class token; take the DeiT without distillation"),
     Foreign("a BEiT", r"^blocks\.\d+\.(gamma_1|attn\.q_bias)$"),
@@ -45,9 +57,9 @@ FOREIGN: tuple[Foreign, ...] = (
     Foreign("a VGG", r"^features\.0\.weight$"),
     Foreign("an EVA-02", r"^blocks\.\d+\.(attn\.q_proj\.weight|mlp\.fc1_g\.weight)$"),
     Foreign(
-        "a ViT of Hugging Face transformers",
-        r"^(vit\.|dinov2\.|model\.)?(embeddings\.patch_embeddings\.projection\.|encoder\.layer\.0\.)",
-        "its queries, keys and values lie apart; take the authors' own file or timm's",
+        "a ViT with a head on the average of its tokens, as MAE's fine-tuning leaves it",
+        r"^fc_norm\.",
+        "its last norm stands behind the average instead of before it; take the file that the fine-tuning began with",
     ),
     Foreign(
         "DINOv2's giant (SwiGLU feed-forward)",

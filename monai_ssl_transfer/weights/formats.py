@@ -20,38 +20,30 @@ from monai_ssl_transfer.networks.encoders import encoder_names, encoder_spec
 from monai_ssl_transfer.weights.files import Checkpoint
 from monai_ssl_transfer.weights.foreign import closest, foreign_name, shapes_of, unusual
 from monai_ssl_transfer.weights.key_maps import State, identify
-from monai_ssl_transfer.weights.layouts import encoder_starts, to_canonical
-from monai_ssl_transfer.weights.parts import ENTRIES, entry_of, part_of
+from monai_ssl_transfer.weights.known_files import known_file
+from monai_ssl_transfer.weights.layouts import to_canonical
+from monai_ssl_transfer.weights.leftovers import STUDENT, entry_of, part_of
+from monai_ssl_transfer.weights.places import SAVE_ALONE, Place, choose_place, holders_of, places_in, plain_name
 from monai_ssl_transfer.weights.report import first_names
 from monai_ssl_transfer.weights.save import CARD_KEY
-from monai_ssl_transfer.weights.sources import CARDED, OWN_CHECKPOINT, Facts, source_of_facts
+from monai_ssl_transfer.weights.settings_beside import network_settings
+from monai_ssl_transfer.weights.sources import CARDED, MONAI_VIT, OWN_CHECKPOINT, Facts, Source, source_of_facts
 
-HOLDERS = ("state_dict", "model_state_dict", "model", "teacher", "target_encoder", "student", "net", "network_weights")
-"""Entries that hold tensors, the one to prefer first; DINO's teacher is the better one of two."""
-WRAPPERS = ("module", "_orig_mod", "_forward_module")
-"""What DataParallel, torch.compile and Fabric put into names, in any order and number."""
-PAIRS = (
-    ("base_encoder.", "momentum_encoder."),
-    ("encoder.", "momentum_encoder."),
-    ("encoder_q.", "encoder_k."),
-    ("backbone.", "backbone_momentum."),
-    ("encoder.", "encoder_momentum."),
-    ("online_encoder.", "target_encoder."),
-    ("teacher_encoder.", "encoder."),
-    ("teacher_backbone.", "student_backbone."),
-    ("teacher.", "student."),
-)
-"""Of two encoders in a file the one that is used, and the other."""
-STUDENT = "student; its moving average, the teacher, is used"
+__all__ = ["FoundEncoder", "find_encoder", "fixed_positions", "holders_of", "plain_name"]
+
+TWELVE_HEADED = {"vit_small": "vit_small_moco_v3"}
+"""Encoders to those with the same tensors and 12 attention heads."""
 TWELVE_HEADS = "12 attention heads"
 """What a fingerprint of our pretraining ends with (`engines.fingerprint.method_text`) where no tensor shows it."""
 FIXED_POSITIONS = (
     "its positions are fixed sines and cosines, as in the ViT-S of MoCo v3's authors, which has 12 attention heads "
     "(vit_small_moco_v3), and the file does not show how many it has: 6 are assumed"
 )
+UNSEEN = (
+    "no tensor shows the strides, dilation and pooling of the network it is from, nor its attention heads, and no "
+    "settings lie beside the file: those of torchvision's ResNet and of timm's ViT are assumed"
+)
 BESIDE = "beside the encoder, part of another network"
-DEPTH = 3
-"""Levels of entries that are looked through."""
 
 
 @dataclass(frozen=True)
@@ -87,31 +79,6 @@ class FoundEncoder:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where in a file an encoder may be.
-
-    Args:
-        holder: entry of the file, "a.b" for one within another.
-        start: of the names, as in the file.
-        tensors: all tensors of the holder.
-    """
-
-    holder: str
-    start: str
-    tensors: State
-
-    @property
-    def level(self) -> State:
-        """The tensors behind the start."""
-        return {name[len(self.start) :]: each for name, each in self.tensors.items() if name.startswith(self.start)}
-
-    @property
-    def plain_start(self) -> str:
-        """The start without what wrappers put into it."""
-        return "".join(f"{part}." for part in self.start.split(".") if part and part not in WRAPPERS)
-
-
 def find_encoder(checkpoint: Checkpoint) -> FoundEncoder:
     """Find the encoder in a file, and say what else is in it.
 
@@ -125,73 +92,30 @@ def find_encoder(checkpoint: Checkpoint) -> FoundEncoder:
         WeightsError: if there is none of ours, with the first names and what the file is instead; if it is one whose
             tensors would mean something else here; or if there are several.
     """
-    places = _places(checkpoint)
-    ours = [place for place in places if identify(to_canonical(_encoder_level(place))[0])[0]]
+    places = places_in(checkpoint.content)
+    ours = [place for place in places if _is_ours(place)]
     if not ours:
         raise WeightsError(_refusal(checkpoint.file, places, checkpoint.content))
-    place = _chosen(ours, checkpoint.file)
-    if problem := unusual(shapes_of(place.level) | shapes_of(to_canonical(_encoder_level(place))[0])):
+    place = choose_place(places, checkpoint.content, checkpoint.file)
+    if place not in ours:
+        raise WeightsError(_damaged(checkpoint.file, place, ours[0]))
+    if problem := unusual(_both_shapes(place)):
         raise WeightsError(_sentence(checkpoint.file, place.level, place.start, problem))
     return _found(checkpoint, place)
 
 
-def holders_of(content: Mapping[str, Any]) -> dict[str, State]:
-    """Every entry of a file that holds tensors, "" for its top, the one to prefer first.
-
-    Args:
-        content: of a `Checkpoint`.
-    """
-    holders = _holders(content, "", DEPTH)
-    return dict(sorted(holders.items(), key=lambda item: _rank(item[0])))
+def _is_ours(place: Place) -> bool:
+    return bool(identify(to_canonical(_encoder_level(place))[0])[0])
 
 
-def plain_name(name: str) -> str:
-    """A name without what wrappers put in front of it."""
-    first, dot, rest = name.partition(".")
-    return plain_name(rest) if dot and first in WRAPPERS else name
-
-
-def _holders(content: Mapping[Any, Any], path: str, depth: int) -> dict[str, State]:
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    holders = {path: tensors} if tensors else {}
-    for name, value in content.items():
-        if isinstance(value, Mapping) and depth and (name == "student" or str(name) not in ENTRIES):
-            holders |= _holders(value, f"{path}.{name}" if path else str(name), depth - 1)
-    return holders
-
-
-def _rank(holder: str) -> int:
-    last = holder.rpartition(".")[2]
-    return HOLDERS.index(last) if last in HOLDERS else -1 if not holder else len(HOLDERS)
-
-
-def _places(checkpoint: Checkpoint) -> list[Place]:
-    """Everything in a file that begins like an encoder; the holders in their order."""
-    return [
-        Place(holder, start, tensors)
-        for holder, tensors in holders_of(checkpoint.content).items()
-        for start in encoder_starts(tensors)
-    ]
+def _both_shapes(place: Place) -> dict[str, tuple[int, ...]]:
+    """Under the names in the file and under canonical ones."""
+    return shapes_of(place.level) | shapes_of(to_canonical(_encoder_level(place))[0])
 
 
 def _encoder_level(place: Place) -> State:
     """The tensors on the encoder's level that are not known to be something else."""
     return {name: tensor for name, tensor in place.level.items() if not part_of(name)}
-
-
-def _chosen(places: list[Place], file: Path) -> Place:
-    """The encoder to use, if the file holds several that are known to belong together."""
-    here = [place for place in places if place.holder == places[0].holder]
-    starts = {place.plain_start for place in here}
-    losers = {loser for winner, loser in PAIRS if winner in starts}
-    left = [place for place in here if place.plain_start not in losers]
-    if len(left) != 1:
-        starts_left = first_names(tuple(place.start for place in left))
-        raise WeightsError(
-            f"{file} holds {len(left)} encoders (their names begin with {starts_left}) and does not say which is "
-            "meant: save the one you want alone, torch.save(encoder.state_dict(), file)."
-        )
-    return left[0]
 
 
 def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
@@ -206,13 +130,16 @@ def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
         names={plain_name(name) for name in place.tensors} | set(place.level),
         family=spec.family,
         format=CARDED if CARD_KEY in checkpoint.metadata else checkpoint.format,
+        arch=str(checkpoint.content.get("arch", "")),
+        fixed_positions=fixed_positions(state),
     )
     source = source_of_facts(facts)
     method = source.method or _own_method(checkpoint, source.name)
     if source.method == "moco_v3" or method.endswith(TWELVE_HEADS):
-        architecture = {"vit_small": "vit_small_moco_v3"}.get(architecture, architecture)
-    if architecture == "vit_small" and facts.format != CARDED and fixed_positions(state):
-        notes = (*notes, FIXED_POSITIONS)
+        architecture = TWELVE_HEADED.get(architecture, architecture)
+    if facts.format != CARDED:
+        architecture, more = _checked(checkpoint, place, architecture, source, facts)
+        notes = (*notes, *more)
     return FoundEncoder(
         state=state,
         names={canonical: place.start + name for canonical, name in names.items()},
@@ -227,6 +154,31 @@ def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
         start=place.start,
         notes=notes,
     )
+
+
+def _checked(
+    checkpoint: Checkpoint, place: Place, architecture: str, source: Source, facts: Facts
+) -> tuple[str, tuple[str, ...]]:
+    """What the settings beside a file say of what no tensor shows, and what must be noted where there are none.
+
+    Returns:
+        The architecture and notes.
+
+    Raises:
+        WeightsError: if the settings are those of a network that computes something else.
+    """
+    settings = network_settings(checkpoint.file, encoder_spec(architecture))
+    if settings.problem and (other := TWELVE_HEADED.get(architecture)):
+        settings, architecture = network_settings(checkpoint.file, encoder_spec(other)), other
+    if settings.problem:
+        raise WeightsError(_sentence(checkpoint.file, place.level, place.start, settings.problem))
+    if settings.known or source.name == OWN_CHECKPOINT:
+        return architecture, ()
+    if architecture == "vit_small" and facts.fixed_positions:
+        return architecture, (FIXED_POSITIONS,)
+    unseen = not source.method and (facts.family == "resnet" or source.name == MONAI_VIT)
+    known = unseen and checkpoint.file.is_file() and known_file(checkpoint.sha256)
+    return architecture, (UNSEEN,) if unseen and not known else ()
 
 
 def fixed_positions(state: Mapping[str, Tensor]) -> bool:
@@ -252,8 +204,8 @@ def _dropped(checkpoint: Checkpoint, place: Place, used: set[str]) -> dict[str, 
     content: Mapping[str, Any] = checkpoint.content
     path = ""
     for part in place.holder.split(".") if place.holder else [""]:
-        others = (str(name) for name, value in content.items() if name != part and not isinstance(value, Tensor))
-        dropped |= {path + name: entry_of(name) for name in others}
+        others = {str(name): value for name, value in content.items() if name != part and not isinstance(value, Tensor)}
+        dropped |= {path + name: entry_of(name, value, part or "its top") for name, value in others.items()}
         content = content.get(part, {})
         path += f"{part}."
     return dropped
@@ -271,9 +223,8 @@ def _why(name: str, place: Place) -> str:
 def _refusal(file: Path, places: list[Place], content: Mapping[str, Any]) -> str:
     """Why a file holds none of our encoders."""
     for place in places:
-        level = place.level
-        if what := foreign_name(shapes_of(level)):
-            return _sentence(file, level, place.start, what)
+        if what := foreign_name(_both_shapes(place)):
+            return _sentence(file, place.level, place.start, what)
     holders = holders_of(content)
     if not holders:
         entries = first_names(tuple(map(str, content)), 5) if isinstance(content, Mapping) else type(content).__name__
@@ -289,6 +240,16 @@ def _refusal(file: Path, places: list[Place], content: Mapping[str, Any]) -> str
         if what := foreign_name(shapes_of(level)):
             return _sentence(file, tensors, "", what)
     return _sentence(file, tensors, "", closest(shapes_of(plain)) or "no names of an encoder are among them")
+
+
+def _damaged(file: Path, place: Place, other: Place) -> str:
+    """Why the encoder that is meant cannot be used, where another one in the file could be."""
+    shapes = _both_shapes(place)
+    what = foreign_name(shapes) or closest(shapes)
+    return (
+        f"{file} holds none of our encoders where the one is that is meant ({place.label}): {what}; the other one "
+        f"({other.label}) is not taken in its place: give a whole file, or {SAVE_ALONE}."
+    )
 
 
 def _sentence(file: Path, tensors: State, start: str, what: str) -> str:

@@ -24,6 +24,7 @@ from monai_ssl_transfer.networks.backbones import REGISTERED_PREFIX, TimmResNetB
 from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS, EncoderClassifier, ProjectedEncoder
 from monai_ssl_transfer.networks.dense import DensePredictionTransformer, LinearDense, entry_convolution
 from monai_ssl_transfer.networks.encoders import SPECS
+from monai_ssl_transfer.weights.completeness import BATCH_COUNTER
 from monai_ssl_transfer.weights.transformer_names import (
     MONAI_UNUSED,
     from_monai_mae,
@@ -41,7 +42,6 @@ HEADS = ("fc.", "head.", "classification_head.", "heads.")
 """Heads that share the encoder's level: torchvision and MoCo, timm, MONAI, torchvision's ViT."""
 MAE_DECODER = ("decoder_", "mask_token")
 """What MONAI's masked autoencoder has on the encoder's level."""
-BATCH_COUNTER = ".num_batches_tracked"
 
 
 @dataclass(frozen=True)

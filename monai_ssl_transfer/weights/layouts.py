@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import torch
-
+from monai_ssl_transfer.weights.reshape import registers_from_dinov2
 from monai_ssl_transfer.weights.transformer_names import (
+    HUGGING_FACE_BLOCK,
+    HUGGING_FACE_STEM,
     MONAI_POSITION,
     MONAI_STEM,
     TORCHVISION_STEM,
     State,
+    from_hugging_face,
     from_monai_mae,
     from_monai_vit,
     from_torchvision_vit,
@@ -23,6 +25,7 @@ STEMS = {
     "patch_embed.proj.weight": "blocks.",
     MONAI_STEM: "blocks.",
     TORCHVISION_STEM: "encoder.layers.",
+    HUGGING_FACE_STEM: HUGGING_FACE_BLOCK,
 }
 """First layers of the encoders that are known, and how a name must start that lies beside each of them."""
 NUMBERED_RESNET = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -34,6 +37,12 @@ DERIVED = {"pos_embed": MONAI_POSITION}
 """Canonical tensors that are computed from one of another name; the class token keeps its own."""
 CLASS_POSITION = "MONAI's class token holds its position already, so that the class token's own position is zero"
 REGISTERS = "the class token's position was added to the class token, as timm has it beside registers"
+HUGGING_FACE_EPS = (
+    "Hugging Face's ViT has LayerNorm eps 1e-12 unless its config.json says otherwise, this encoder, as the authors' "
+    "own, 1e-6"
+)
+HUGGING_FACE_PARTS = (("attn.qkv.", "attention.attention.{query,key,value}."), ("cls_token", "embeddings.cls_token"))
+"""Canonical tensors that are made of others, and what those are called."""
 CHUNKS = "blocks that training with FSDP had grouped were numbered through"
 
 
@@ -66,10 +75,20 @@ def to_canonical(state: State) -> tuple[State, dict[str, str], tuple[str, ...]]:
     named, notes = _renamed(state)
     origin = {id(tensor): name for name, tensor in state.items()}
     names = {
-        name: origin.get(id(tensor), name if name in state else DERIVED.get(name, name))
-        for name, tensor in named.items()
+        name: origin.get(id(tensor), name if name in state else _derived(name, state)) for name, tensor in named.items()
     }
     return named, names, notes
+
+
+def _derived(name: str, state: State) -> str:
+    """What a tensor that was computed is called in the file."""
+    if HUGGING_FACE_STEM not in state:
+        return DERIVED.get(name, name)
+    if name == "pos_embed":
+        return "embeddings.position_embeddings"
+    for canonical, given in HUGGING_FACE_PARTS:
+        name = name.replace(canonical, given)
+    return name.replace("blocks.", HUGGING_FACE_BLOCK)
 
 
 def _renamed(state: State) -> tuple[State, tuple[str, ...]]:
@@ -80,26 +99,22 @@ def _renamed(state: State) -> tuple[State, tuple[str, ...]]:
     if MONAI_STEM in state:
         mae = any(MONAI_MAE_PART.match(name) for name in state)
         return (from_monai_mae if mae else from_monai_vit)(state), (CLASS_POSITION,)
+    if HUGGING_FACE_STEM in state:
+        named, notes = _timm_names(from_hugging_face(state))
+        return named, notes if "blocks.0.ls1.gamma" in named else (*notes, HUGGING_FACE_EPS)
+    return _timm_names(state)
+
+
+def _timm_names(state: State) -> tuple[State, tuple[str, ...]]:
     chunked = any(CHUNKED_BLOCK.match(name) for name in state)
     if chunked:
         state = {CHUNKED_BLOCK.sub(r"blocks.\1", name): tensor for name, tensor in state.items()}
     notes = (CHUNKS,) if chunked else ()
     if {"register_tokens", "pos_embed", "cls_token"} <= state.keys():
-        return _with_registers(state), (*notes, REGISTERS)
+        return registers_from_dinov2(state), (*notes, REGISTERS)
     return dict(state), notes
 
 
 def _numbered(name: str) -> str:
     first, dot, rest = name.partition(".")
     return NUMBERED_RESNET.get(first, first) + dot + rest
-
-
-def _with_registers(state: State) -> State:
-    """DINOv2 with registers as timm has it."""
-    position = state["pos_embed"]
-    named = {name: tensor for name, tensor in state.items() if name != "register_tokens"}
-    return named | {
-        "reg_token": state["register_tokens"],
-        "cls_token": state["cls_token"] + position[:, :1],
-        "pos_embed": position[:, 1:].clone(memory_format=torch.contiguous_format),
-    }

@@ -174,12 +174,3 @@ def registers_from_dinov2(state: Mapping[str, Tensor]) -> State:
         CLASS_TOKEN: state[CLASS_TOKEN] + position[:, :1],
         POSITION: position[:, 1:].contiguous().clone(),
     }
-
-
-def registers_to_dinov2(state: Mapping[str, Tensor]) -> State:
-    """The inverse of `registers_from_dinov2`; the position of the class token, inside of the token, becomes zero."""
-    if REGISTERS not in state:
-        return dict(state)
-    kept = {name: tensor for name, tensor in state.items() if name != REGISTERS}
-    position = torch.cat([torch.zeros_like(state[CLASS_TOKEN]), state[POSITION]], dim=1)
-    return kept | {"register_tokens": state[REGISTERS], POSITION: position}

@@ -1,4 +1,4 @@
-"""Queries, keys and values in one layer or in three."""
+"""Queries, keys and values in one layer instead of three."""
 
 from __future__ import annotations
 
@@ -8,55 +8,38 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from monai_ssl_transfer.errors import WeightsError
-
 State = dict[str, Tensor]
-FUSED = re.compile(r"^(.*\.attn\.)qkv\.(weight|bias)$")
 PARTS = ("q_proj", "k_proj", "v_proj")
 PART = re.compile(r"^(.*\.attn\.)([qkv]_proj)\.(weight|bias)$")
 
 
-def split_qkv(state: Mapping[str, Tensor]) -> State:
-    """`attn.qkv` of timm as three layers `attn.q_proj`, `attn.k_proj` and `attn.v_proj` (the names of timm's EVA).
+def fuse_qkv(state: Mapping[str, Tensor]) -> State:
+    """Queries, keys and values, apart in a file, as timm's one layer `attn.qkv`.
 
     Source: timm's ViT stacks queries, keys and values, in this order, along the output of one linear layer.
 
     Args:
-        state: canonical; layers without bias stay without.
-    """
-    split: State = {}
-    for name, tensor in state.items():
-        found = FUSED.match(name)
-        if found is None:
-            split[name] = tensor
-            continue
-        for part, rows in zip(PARTS, tensor.chunk(3), strict=True):
-            split[f"{found[1]}{part}.{found[2]}"] = rows.clone()
-    return split
-
-
-def fuse_qkv(state: Mapping[str, Tensor]) -> State:
-    """The inverse of `split_qkv`.
-
-    Args:
         state: with `attn.q_proj`, `attn.k_proj` and `attn.v_proj`. Where only some of the three have a bias (EVA and
-            BEiT have none for keys), the others' is zero; where none has, the layer gets none.
-
-    Raises:
-        WeightsError: if one of the three weights is not there.
+            BEiT have none for keys), the others' is zero; where none has, the layer gets none. A block without one of
+            the three weights stays as it is, so that its layer is missing.
     """
-    fused = {name: tensor for name, tensor in state.items() if PART.match(name) is None}
-    for start in dict.fromkeys(found[1] for name in state if (found := PART.match(name))):
-        weights = [state.get(f"{start}{part}.weight") for part in PARTS]
-        present = [weight for weight in weights if weight is not None]
-        if len(present) < len(PARTS):
-            missing = next(part for part, weight in zip(PARTS, weights, strict=True) if weight is None)
-            raise WeightsError(f"{start}{missing}.weight is missing beside its neighbours: give a whole encoder.")
-        fused[start + "qkv.weight"] = torch.cat(present)
-        biases = [state.get(f"{start}{part}.bias") for part in PARTS]
-        if any(bias is not None for bias in biases):
-            zeros = [weight.new_zeros(len(weight)) for weight in present]
-            fused[start + "qkv.bias"] = torch.cat(
-                [zero if bias is None else bias for bias, zero in zip(biases, zeros, strict=True)]
-            )
+    fused: State = {}
+    for name, tensor in state.items():
+        found = PART.match(name)
+        weights = [state.get(f"{found[1]}{part}.weight") for part in PARTS] if found else []
+        whole = [weight for weight in weights if weight is not None]
+        if found is None or len(whole) < len(PARTS):
+            fused[name] = tensor
+        elif f"{found[1]}qkv.weight" not in fused:
+            fused |= _fused(state, found[1], whole)
     return fused
+
+
+def _fused(state: Mapping[str, Tensor], start: str, weights: list[Tensor]) -> State:
+    layer = {f"{start}qkv.weight": torch.cat(weights)}
+    biases = [state.get(f"{start}{part}.bias") for part in PARTS]
+    if any(bias is not None for bias in biases):
+        pairs = zip(weights, biases, strict=True)
+        filled = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in pairs]
+        layer[f"{start}qkv.bias"] = torch.cat(filled)
+    return layer

@@ -6,79 +6,10 @@ tensors are the encoder follows from the tensors themselves (`weights.formats`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a source is recognised by.
-
-    Args:
-        entries: names at the top of the file, "" where they are those of the tensors.
-        holder: entry that holds the encoder's tensors, "" for the top of the file, "a.b" for one within another.
-        start: what the encoder's names begin with in there, without `module.` and `_orig_mod.`.
-        names: all names of tensors in there, likewise, without what the wrappers put in front.
-        family: "resnet" or "vit".
-        format: of `files.Checkpoint`.
-    """
-
-    entries: Collection[str]
-    holder: str
-    start: str
-    names: Collection[str]
-    family: str
-    format: str = ""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One kind of checkpoint.
-
-    Args:
-        name: what it is, for people.
-        method: how it was pretrained, "" if the file does not tell.
-        holder: entry with the tensors, None for any.
-        start: of the encoder's names, None for any.
-        marks: starts of names of which each must occur beside the encoder or in it.
-        entries: names that must be at the top of the file.
-        without: starts of names of which none may occur.
-        family: "resnet", "vit" or "" for both.
-        format: of the file, "" for any.
-        uses: which tensors are used, for the table of sources.
-        drops: which are not, for the table of sources.
-    """
-
-    name: str
-    method: str = ""
-    holder: str | None = None
-    start: str | None = None
-    marks: tuple[str, ...] = ()
-    entries: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    family: str = ""
-    format: str = ""
-    uses: str = ""
-    drops: str = ""
-
-    def fits(self, facts: Facts) -> bool:
-        """Whether a checkpoint is of this kind."""
-        return (
-            self.holder in (None, facts.holder)
-            and self.start in (None, facts.start)
-            and self.family in ("", facts.family)
-            and self.format in ("", facts.format)
-            and all(entry in facts.entries for entry in self.entries)
-            and all(_any(mark, facts.names) for mark in self.marks)
-            and not any(_any(mark, facts.names) for mark in self.without)
-        )
-
-
-def _any(start: str, names: Collection[str]) -> bool:
-    return any(name.startswith(start) for name in names)
-
+from monai_ssl_transfer.weights.source import Facts, Source
 
 OWN_CHECKPOINT = "pretraining checkpoint of ssl-transfer"
+MONAI_VIT = "MONAI ViT"
 CARDED = "safetensors with our card"
 SOURCES: tuple[Source, ...] = (
     Source("encoder of ssl-transfer, with its card", format=CARDED, uses="all", drops=""),
@@ -126,6 +57,19 @@ SOURCES: tuple[Source, ...] = (
         ("momentum_encoder.", "predictor."),
         uses="state_dict: module.base_encoder.",
         drops="fc. or head. (projector), predictor., momentum_encoder., optimizer",
+    ),
+    Source(
+        "MoCo v3 linear evaluation file",
+        "moco_v3",
+        "state_dict",
+        "",
+        ("head.",),
+        ("arch", "best_acc1"),
+        family="vit",
+        archs=("vit_small", "vit_base"),
+        fixed_positions=True,
+        uses="state_dict: the encoder's own names, where its positions are fixed",
+        drops="head., optimizer",
     ),
     Source(
         "MoCo v2 training file",
@@ -273,7 +217,27 @@ SOURCES: tuple[Source, ...] = (
         uses="encoder.",
         drops="decoder., segmentation_head.",
     ),
-    Source("MONAI ViT", marks=("patch_embedding.patch_embeddings.",), family="vit", uses="renamed", drops="head"),
+    Source(
+        "Hugging Face's DINOv2 (transformers)",
+        "dinov2",
+        marks=("embeddings.patch_embeddings.", "encoder.layer.0.layer_scale1."),
+        uses="renamed; queries, keys and values in one layer",
+        drops="classifier., embeddings.mask_token",
+    ),
+    Source(
+        "Hugging Face's MAE (transformers)",
+        "mae",
+        marks=("embeddings.patch_embeddings.", "decoder.decoder_embed."),
+        uses="vit., renamed; queries, keys and values in one layer",
+        drops="decoder.",
+    ),
+    Source(
+        "Hugging Face's ViT (transformers)",
+        marks=("embeddings.patch_embeddings.", "encoder.layer.0.layernorm_before."),
+        uses="renamed; queries, keys and values in one layer",
+        drops="pooler., classifier.",
+    ),
+    Source(MONAI_VIT, marks=("patch_embedding.patch_embeddings.",), family="vit", uses="renamed", drops="head"),
     Source("torchvision ViT", marks=("conv_proj.",), family="vit", uses="renamed", drops="heads."),
     Source("DINOv2 encoder", "dinov2", start="", marks=("mask_token",), family="vit", uses="all", drops="mask_token"),
     Source("DINOv2 encoder", "", start="", marks=("blocks.0.ls1.",), family="vit", uses="all", drops=""),

@@ -1,4 +1,4 @@
-"""The tensors of a ViT under the names of MONAI and torchvision, and back.
+"""The tensors of a ViT under the names of MONAI, torchvision and Hugging Face, and back.
 
 Source of the tables: the networks of MONAI 1.6 and torchvision 0.29; forward equality is tested. MONAI has no place for
 the class token's position, which is added to the token itself; going back it stays there and the position is zero.
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from monai_ssl_transfer.weights.reshape_attention import fuse_qkv
 
 State = dict[str, Tensor]
 Table = tuple[tuple[str, str], ...]
@@ -38,6 +40,26 @@ TORCHVISION: Table = (
     ("mlp.fc1.", "mlp.0."),
     ("mlp.fc2.", "mlp.3."),
 )
+HUGGING_FACE_STEM = "embeddings.patch_embeddings.projection.weight"
+HUGGING_FACE: Table = (
+    ("cls_token", "embeddings.cls_token"),
+    ("pos_embed", "embeddings.position_embeddings"),
+    ("register_tokens", "embeddings.register_tokens"),
+    ("patch_embed.proj.", "embeddings.patch_embeddings.projection."),
+    ("norm.", "layernorm."),
+    ("norm1.", "layernorm_before."),
+    ("norm2.", "layernorm_after."),
+    ("ls1.gamma", "layer_scale1.lambda1"),
+    ("ls2.gamma", "layer_scale2.lambda1"),
+    ("attn.q_proj.", "attention.attention.query."),
+    ("attn.k_proj.", "attention.attention.key."),
+    ("attn.v_proj.", "attention.attention.value."),
+    ("attn.proj.", "attention.output.dense."),
+    ("mlp.fc1.", "intermediate.dense."),
+    ("mlp.fc2.", "output.dense."),
+)
+"""Of its ViT and of its DINOv2, which already has timm's norm1, norm2, mlp.fc1 and mlp.fc2."""
+HUGGING_FACE_BLOCK = "encoder.layer."
 CANONICAL_BLOCK, TORCHVISION_BLOCK = "blocks.", "encoder.layers.encoder_layer_"
 NORM = re.compile(r"^norm\.(weight|bias)$")
 LAST_OF_BLOCKS = re.compile(r"^blocks\.(\d+)\.(weight|bias)$")
@@ -109,6 +131,21 @@ def from_torchvision_vit(state: Mapping[str, Tensor]) -> State:
         for name, tensor in state.items()
         if not name.startswith("heads.")
     }
+
+
+def from_hugging_face(state: Mapping[str, Tensor]) -> State:
+    """A ViT or DINOv2 of Hugging Face's transformers under canonical names; queries, keys and values become one layer.
+
+    Source of the names: its `modeling_vit`, `modeling_dinov2` and scripts of conversion from timm and DINOv2.
+    """
+    back, apart = _back(HUGGING_FACE), re.compile(r"(attention\.attention\.)(query|key|value)\.")
+    named: State = {}
+    for name, tensor in state.items():
+        siblings = {apart.sub(rf"\1{part}.", name) for part in ("query", "key", "value")}
+        # a part of a layer keeps its name, so that the layer is missing and no zeros take its place
+        whole = siblings <= state.keys() or not apart.search(name)
+        named[_renamed(name, back, HUGGING_FACE_BLOCK, CANONICAL_BLOCK) if whole else name] = tensor
+    return fuse_qkv(named)
 
 
 def _back(table: Table) -> Table:

@@ -624,7 +624,10 @@ REFUSED: dict[str, tuple[Callable[[], Mapping[str, Any]], str]] = {
         r"a distilled DeiT \(it has dist_token\)",
     ),
     "BEiT": (lambda: {"model": names_of(lambda: timm.create_model("beit_base_patch16_224"))}, "a BEiT"),
-    "timm's CLIP": (lambda: names_of(lambda: timm.create_model("vit_base_patch16_clip_224")), "a CLIP ViT"),
+    "timm's CLIP": (
+        lambda: names_of(lambda: timm.create_model("vit_base_patch16_clip_224")),
+        "a norm before its first",
+    ),
     "OpenAI's CLIP": (
         lambda: tensors(
             {"visual.transformer.resblocks.0.ln_1.weight": (768,), "visual.conv1.weight": (768, 3, 16, 16)}
@@ -635,12 +638,6 @@ REFUSED: dict[str, tuple[Callable[[], Mapping[str, Any]], str]] = {
         lambda: starting("image_encoder.", names_of(lambda: timm.create_model("samvit_base_patch16", num_classes=0))),
         "SAM's image encoder",
     ),
-    "Hugging Face": (
-        lambda: tensors(
-            {"embeddings.patch_embeddings.projection.weight": (768, 3, 16, 16), "embeddings.cls_token": (1, 1, 768)}
-        ),
-        "Hugging Face transformers",
-    ),
     "MONAI ResNet with shortcut biases": (
         lambda: names_of(lambda: nets.resnet50(spatial_dims=2, n_input_channels=3)),
         "biases in its shortcuts .*bias_downsample=False",
@@ -649,6 +646,20 @@ REFUSED: dict[str, tuple[Callable[[], Mapping[str, Any]], str]] = {
     "half a ResNet's names": (
         lambda: {name: each for name, each in resnet50().items() if name != "conv1.weight"},
         "closest is resnet50, of whose 318 tensors it has 317 by name and 317 by shape",
+    ),
+    "MAE fine-tuned": (
+        lambda: {"model": names_of(lambda: timm.create_model("vit_base_patch16_224", global_pool="avg"))},
+        r"a head on the average of its tokens, .*fc_norm\.weight.*behind the average",
+    ),
+    "normalised queries": (lambda: vit("tiny", qk_norm=True), "a ViT that normalises queries and keys"),
+    "rotary positions": (lambda: vit("tiny") | tensors({"rope.freqs": (16,)}), "a ViT with rotary positions"),
+    "LoRA of peft": (
+        lambda: vit("tiny") | tensors({"blocks.0.attn.qkv.lora_A.default.weight": (4, 192)}),
+        "low-rank adapters .*merge",
+    ),
+    "LoRA of ours": (
+        lambda: vit("tiny") | tensors({"blocks.0.attn.qkv.lora.down.weight": (4, 192)}),
+        "low-rank adapters .*merge",
     ),
     "nothing": (lambda: {"epoch": 3, "state_dict": {}}, r"is a training checkpoint \(epoch, state_dict\)"),
     "two": (

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from monai_ssl_transfer.weights.transformer_names import MONAI_UNUSED
+
+STUDENT = "student; its moving average, the teacher, is used"
 PARTS: dict[str, str] = {
     "momentum_encoder.": "momentum encoder; the trained one is used",
     "encoder_k.": "momentum encoder; the trained one is used",
@@ -16,8 +24,8 @@ PARTS: dict[str, str] = {
     "prediction_head.": "prediction head of the pretraining",
     "teacher_head.": "projection head of the pretraining",
     "student_head.": "projection head of the pretraining",
-    "student_backbone.": "student; its moving average, the teacher, is used",
-    "student_encoder.": "student; its moving average, the teacher, is used",
+    "student_backbone.": STUDENT,
+    "student_encoder.": STUDENT,
     "teacher_projection_head.": "projection head of the pretraining",
     "teacher_patch_projection_head.": "projection head of the pretraining",
     "patch_projection_head.": "projection head of the pretraining",
@@ -42,6 +50,9 @@ PARTS: dict[str, str] = {
     "output_conv.": "output layer of the task",
     "segmentation_head.": "output layer of the task",
     "classification_head.": "head for classes",
+    "classifier.": "head for classes",
+    "pooler.": "head of Hugging Face's ViT, which no encoder here has",
+    "embeddings.mask_token": "token of hidden patches, which only pretraining uses",
     "lin_head.": "head for classes",
     "linear_head.": "head for classes",
     "heads.": "head for classes",
@@ -58,8 +69,17 @@ PARTS: dict[str, str] = {
 }
 """Starts of names, at the level of the encoder or above it, and what they mean."""
 
+AVERAGE = "moving average of the weights; the trained ones are used"
+AVERAGES: dict[str, str] = {
+    "state_dict_ema": AVERAGE,
+    "model_ema": AVERAGE,
+    "ema": AVERAGE,
+    "ema_state_dict": AVERAGE,
+    "momentum_encoder": "momentum encoder; the trained one is used",
+    "encoder_momentum": "momentum encoder; the trained one is used",
+}
+"""Entries with moving averages of an encoder: used only where nothing else in the file is one."""
 ENTRIES: dict[str, str] = {
-    "student": "student; its moving average, the teacher, is used",
     "optimizer": "state of the optimizer",
     "optimizer_state_dict": "state of the optimizer",
     "optimizer_states": "state of the optimizer",
@@ -72,10 +92,10 @@ ENTRIES: dict[str, str] = {
     "dino_loss": "centre of DINO's teacher",
     "random": "random states",
 }
-"""Entries of a checkpoint beside the one with the encoder; others are counters and settings of the training."""
+"""Entries of a checkpoint in which no encoder is looked for; others without tensors are counters and settings."""
 
 COUNTERS = "counters and settings of the training"
-MONAI_CROSS_ATTENTION = ".norm_cross_attn."
+BESIDE_ENTRY = "other tensors; those in {} are used"
 UNUSED_NORM = "norm that MONAI builds and does not use"
 
 
@@ -85,15 +105,27 @@ def part_of(name: str) -> str:
     Args:
         name: name of a tensor.
     """
-    if MONAI_CROSS_ATTENTION in name:
+    if MONAI_UNUSED in name:
         return UNUSED_NORM
     return next((why for start, why in PARTS.items() if name.startswith(start)), "")
 
 
-def entry_of(name: str) -> str:
+def entry_of(name: str, value: Any, used: str) -> str:
     """Why an entry of a checkpoint beside the chosen one is not used.
 
     Args:
         name: name of the entry.
+        value: what it holds.
+        used: the entry that is used.
     """
-    return ENTRIES.get(name, COUNTERS)
+    if known := ENTRIES.get(name):
+        return known
+    if not _holds_tensors(value):
+        return COUNTERS
+    return AVERAGES.get(name) or (STUDENT if (name, used) == ("student", "teacher") else BESIDE_ENTRY.format(used))
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds_tensors(each) for each in value.values())
+    return isinstance(value, Tensor)
