@@ -69,7 +69,8 @@ def _sentences(result: RobustnessResult) -> list[str]:
 def _rows(result: RobustnessResult) -> list[tuple[str, str, str]]:
     means = sorted(result.means.items(), key=lambda pair: -pair[1][0].value)
     rows = [(name.replace("_", " "), shown(drop), shown(relative)) for name, (drop, relative) in means]
-    return [*rows, ("all, each weighing the same", *(shown(one) for one in result.overall))]
+    drop, relative = result.overall
+    return [*rows, ("all, each weighing the same", shown(drop), shown(relative))]
 
 
 def shown(one: Measured) -> str:

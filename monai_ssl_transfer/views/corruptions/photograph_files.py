@@ -16,7 +16,8 @@ def jpeg(frame: np.ndarray, random: np.random.Generator, quality: float) -> np.n
     """
     stored = cv2.cvtColor(np.rint(np.clip(frame, 0, 1) * 255).astype(np.uint8), cv2.COLOR_RGB2BGR)
     _, code = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    return cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(np.float32) / 255
+    seen = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
+    return cv2.cvtColor(seen, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
 
 
 def down_sampling(frame: np.ndarray, random: np.random.Generator, share: float) -> np.ndarray:
