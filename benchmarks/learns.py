@@ -51,6 +51,7 @@ ROWS = [
     ("mae", "vit"),
     ("dinov2", "vit"),
 ]
+FAMILIES = ("resnet", "vit")
 LEFT_OUT = ("ExactResumeHandler", "EncoderExporter")
 """Handlers of the bundle: checkpoints would be most of a short run, and only named encoders are exported."""
 KEY = ("method", "family", "task", "control", "steps")
@@ -333,7 +334,9 @@ def plan(arguments: argparse.Namespace, work: str) -> list[list[Run]]:
     """Groups of runs that differ in their seed only."""
     usual = SCALES[arguments.scale].steps
     steps = {m: arguments.steps or (STEPS.get(m, usual) if arguments.scale == "cores" else usual) for m, _ in ROWS}
-    rows = [(method, family, "") for method, family in ROWS if method in arguments.methods]
+    rows = [
+        (method, family, "") for method, family in ROWS if method in arguments.methods and family in arguments.families
+    ]
     rows += [(*CONTROLLED, control) for control in (() if arguments.no_controls else CONTROLS)]
     return [
         [Run(m, f, task, seed, steps[m], arguments.scale, work, control) for seed in range(arguments.seeds)]
@@ -401,6 +404,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     methods = list(dict.fromkeys(method for method, _ in ROWS))
     parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES, help="kinds of encoders")
     parser.add_argument("--data", nargs="+", choices=TASKS, help="default: pictures and slices, phantoms without them")
     parser.add_argument("--images", type=Path, help="folder of real images (default: as the tests find it)")
     parser.add_argument("--seeds", type=int, default=3)
