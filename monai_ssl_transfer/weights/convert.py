@@ -12,7 +12,9 @@ import torch
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import SPECS
 from monai_ssl_transfer.weights.changes import ConvertOptions, change_shape, noted
-from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, identify
+from monai_ssl_transfer.weights.completeness import BATCH_COUNTER, completeness
+from monai_ssl_transfer.weights.foreign import shapes_of
+from monai_ssl_transfer.weights.key_maps import identify
 from monai_ssl_transfer.weights.load import encoder_path, read_encoder
 from monai_ssl_transfer.weights.reshape import State
 from monai_ssl_transfer.weights.save import check_finite, hash_tensors, write_tensors
@@ -120,11 +122,7 @@ def _complete(tensors: State, target: ConversionTarget, out: Path) -> State:
             tensors[name] = torch.full(each.shape, 1.0 if name.endswith("weight") else 0.0)
         if name not in tensors and name.endswith(BATCH_COUNTER):  # old torchvision had none; nothing reads it
             tensors[name] = torch.zeros(each.shape, dtype=torch.long)
-    different = [
-        name
-        for name in dict.fromkeys([*wanted, *tensors])
-        if name not in wanted or name not in tensors or wanted[name].shape != tensors[name].shape
-    ]
+    different = completeness(tensors, shapes_of(wanted)).different
     if different:
         raise WeightsError(
             f"{out} was not written because {len(different)} tensors do not fit the network ({different[0]} is the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from math import floor
 from pathlib import Path
 
 import timm.models
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import mark_loaded, pooling_of
 from monai_ssl_transfer.weights.card import EncoderCard
+from monai_ssl_transfer.weights.completeness import BATCH_COUNTER, completeness
+from monai_ssl_transfer.weights.foreign import shapes_of
 from monai_ssl_transfer.weights.input_channels import compare_input
-from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER, KeyMap, encoder_map
+from monai_ssl_transfer.weights.key_maps import KeyMap, encoder_map
 from monai_ssl_transfer.weights.load_record import write_load_record
 from monai_ssl_transfer.weights.projection import projection_weights
 from monai_ssl_transfer.weights.read import encoder_facts, encoder_path, read_encoder
@@ -71,7 +74,7 @@ def load_encoder_weights(
     report = replace(report, warnings=(*doubted, *report.warnings))
     _check_finite(loadable, file)
     if report.fraction < minimum or (minimum >= 1.0 and not report.complete):
-        raise WeightsError(_refusal(report))
+        raise WeightsError(_refusal(report, encoder_facts(file).source))
     with torch.no_grad():
         network.load_state_dict(loadable | projection, strict=False)
     mark_loaded(network)
@@ -145,44 +148,44 @@ def _compare(
 ) -> tuple[LoadReport, dict[str, Tensor]]:
     """Pair the file's tensors with the encoder's; return the report and what can be loaded, under full names."""
     given, targets = found.rename(state), found.targets(network)
-    shared = [name for name in targets if name in given]
-    matched = [name for name in shared if given[name].shape == targets[name].shape]
-    mismatched = [
-        f"{name}: {tuple(given[name].shape)} -> {tuple(targets[name].shape)}"
-        for name in shared
-        if given[name].shape != targets[name].shape
-    ]
-    counters = [name for name in targets if name not in given and name.endswith(BATCH_COUNTER)]
-    if counters:
+    compared = completeness(given, shapes_of(targets))
+    if compared.counters:
         # Files of old torchvision have none; the counter does not take part in any computation of our networks.
-        notes = (*notes, f"{len(counters)} batch counters are not in the file and keep their value")
+        notes = (*notes, f"{len(compared.counters)} batch counters are not in the file and keep their value")
     sizes = {name: tensor.numel() for name, tensor in targets.items() if not name.endswith(BATCH_COUNTER)}
     report = LoadReport(
         source=file,
         network=found.network,
-        matched=tuple(matched),
-        missing=tuple(name for name in targets if name not in given and name not in counters),
-        unexpected=tuple(name for name in given if name not in targets),
-        mismatched=tuple(mismatched),
-        fraction=sum(sizes.get(name, 0) for name in matched) / sum(sizes.values()),
+        matched=compared.matched,
+        missing=compared.missing,
+        unexpected=compared.unexpected,
+        mismatched=tuple(
+            f"{name}: {tuple(given[name].shape)} -> {tuple(targets[name].shape)}" for name in compared.mismatched
+        ),
+        fraction=sum(sizes.get(name, 0) for name in compared.matched) / sum(sizes.values()),
         notes=notes,
-        statistics=statistics_of(loaded := found.restore({name: given[name] for name in matched})),
+        statistics=statistics_of(loaded := found.restore({name: given[name] for name in compared.matched})),
         warnings=doubts(loaded),
     )
-    return report, {found.prefix + name: given[name] for name in matched}
+    return report, {found.prefix + name: given[name] for name in compared.matched}
 
 
-def _refusal(report: LoadReport) -> str:
-    parts = [
+def _refusal(report: LoadReport, source: str) -> str:
+    """Why a file is not loaded: what is left over means another network, what is missing only a part of one."""
+    start = f"{report.source} ({source})"
+    absent = [
         f"{len(entries)} {kind} ({first_names(entries)})"
-        for kind, entries in (
-            ("missing", report.missing),
-            ("unexpected", report.unexpected),
-            ("of another shape", report.mismatched),
-        )
+        for kind, entries in (("missing", report.missing), ("of another shape", report.mismatched))
         if entries
     ]
+    more = f"{len(report.unexpected)} unexpected ({first_names(report.unexpected)})"
+    if not absent:
+        return (
+            f"{start} holds all of the encoder of the {report.network} and {more}, which that encoder does not have, "
+            "so that it computes something else: give the file of a plain encoder, or save the encoder's tensors alone."
+        )
+    beside = f", and has {more}" if report.unexpected else ""
     return (
-        f"{report.source} fills only {100 * report.fraction:.2f} % of the encoder of the {report.network}, with "
-        f"tensors {', '.join(parts)}: give the file of a whole encoder, or lower `minimum` and have the rest random."
+        f"{start} fills {floor(10000 * report.fraction) / 100} % of the encoder of the {report.network}, with tensors "
+        f"{', '.join(absent)}{beside}: give the file of a whole encoder."
     )
