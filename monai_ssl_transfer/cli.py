@@ -137,8 +137,10 @@ def _runs(arguments: argparse.Namespace) -> int:
 
 
 def _export_bundle(arguments: argparse.Namespace) -> int:
-    from monai_ssl_transfer.export.bundle import ExportOptions, export_bundle
+    from monai_ssl_transfer.export.bundle import ExportOptions, archive_of, export_bundle
+    from monai_ssl_transfer.export.statements import Statements
 
+    said = ("authors", "data_source", "data_licence", "intended_use")
     options = ExportOptions(
         evaluation=arguments.evaluation,
         version=arguments.version,
@@ -146,8 +148,12 @@ def _export_bundle(arguments: argparse.Namespace) -> int:
         unmeasured=arguments.unmeasured,
         licence_allows_redistribution=arguments.licence_allows_redistribution,
         overwrite=arguments.overwrite,
+        stated=Statements(**{name: getattr(arguments, name) for name in said}),
     )
-    print(export_bundle(arguments.name, arguments.weights, arguments.out, options))
+    folder = export_bundle(arguments.name, arguments.weights, arguments.out, options)
+    print(folder)
+    if options.zip:
+        print(archive_of(folder))
     return 0
 
 
@@ -309,6 +315,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--unmeasured", action="store_true", help="export although nothing is measured")
     stated = "you have the right to hand on weights whose licence reserves it; recorded in the bundle"
     export.add_argument("--licence-allows-redistribution", action="store_true", help=stated)
+    export.add_argument("--authors", default="", metavar="NAMES", help="of the model, for metadata and README")
+    export.add_argument("--data-source", default="", metavar="TEXT", help="the data that the model was trained on")
+    export.add_argument("--data-licence", default="", metavar="TEXT", help="their licence, such as 'CC BY 4.0'")
+    export.add_argument("--intended-use", default="", metavar="TEXT", help="default: the bundle's (research)")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     export.set_defaults(run=_export_bundle)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from monai_ssl_transfer.views.recipes import Recipe
 from monai_ssl_transfer.views.windows import channel_windows, channels_count, normalisation
 from monai_ssl_transfer.weights import EncoderCard, save_encoder, save_projection_head
 
-_LICENCE = "weights: as the pretraining data allows; code: Apache-2.0"
+LICENCE = "weights: as the pretraining data allows; code: Apache-2.0"
+"""What the card of every pretraining says first."""
+FURTHER = "; start: "
+"""What stands between that and the licence of what the encoder began with."""
 
 
 def pretraining_card(
@@ -58,8 +62,14 @@ def pretraining_card(
         data=store_summary(store),
         versions=versions(),
         source_hash=store.content_hash,
-        licence=_LICENCE if source is None or "licence" not in source else f"{_LICENCE}; start: {source['licence']}",
+        licence=_licence_after(LICENCE, source),
     )
+
+
+def _licence_after(own: str, source: Mapping[str, Any] | None) -> str:
+    """The licence of weights that began with others: theirs stays in the text, however often it is passed on."""
+    earlier = str((source or {}).get("licence", "")).removeprefix(LICENCE).removeprefix(FURTHER)
+    return f"{own}{FURTHER}{earlier}" if earlier and not own.endswith(FURTHER + earlier) else own
 
 
 class EncoderExporter:
@@ -98,7 +108,8 @@ class EncoderExporter:
         """Write the encoder as it is now."""
         self.card.method.update(self._facts(engine))
         encoder = self.method.transfer_encoder
-        file = save_encoder(encoder, self.folder, replace(self.card, pooling=pooling_of(encoder)))
+        licence = _licence_after(self.card.licence, engine.continued_from)
+        file = save_encoder(encoder, self.folder, replace(self.card, pooling=pooling_of(encoder), licence=licence))
         if (head := self.method.continued_head) is not None:
             save_projection_head(head, file)
         save_model(encoder, self.folder / "model.pt")

@@ -225,8 +225,9 @@ def write_scores(handler: OnlineKNNHandler, weights: str | Path, device: torch.d
     """
     logger.info("%s", load_encoder_weights(handler.encoder, weights).table())
     scores = {**handler.scores(device), "queries": len(handler.queries), "bank": len(handler.bank)}
+    facts = {"encoder_sha256": file_hash(weights), "store": handler.store.content_hash}
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_text(json.dumps({**scores, "encoder_sha256": file_hash(weights)}, indent=2) + "\n")
+    Path(file).write_text(json.dumps({**scores, **facts}, indent=2) + "\n")
     logger.info("%s: %s", file, scores)
 
 

@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_ssl_transfer.durable import write_durably
+from monai_ssl_transfer.engines.evaluated_cases import evaluated_cases
 from monai_ssl_transfer.engines.fingerprint import file_hash
 from monai_ssl_transfer.errors import TrainingError
 
@@ -74,7 +75,7 @@ def keep_config(folder: str | Path) -> None:
 
 
 def keep_evaluation(model_file: str | Path, folder: str | Path) -> None:
-    """Write which weights an evaluation judged to ``evaluated.json``, so that its figures stay with them.
+    """Write which weights an evaluation judged, and on which cases, to ``evaluated.json``: its figures stay with them.
 
     Args:
         model_file: the state dict that was judged.
@@ -88,7 +89,9 @@ def keep_evaluation(model_file: str | Path, folder: str | Path) -> None:
         return
     settings = {} if parser is None else parser.get()
     used = {name: settings[name] for name in _MEASURED_WITH if isinstance(settings.get(name), str | int | float)}
-    text = json.dumps({"model_sha256": file_hash(model_file), **used}, indent=2) + "\n"
+    computed = {} if parser is None else parser.ref_resolver.resolved_content
+    record = {"model_sha256": file_hash(model_file), **used, "evaluated": evaluated_cases(settings, computed)}
+    text = json.dumps(record, indent=2) + "\n"
     try:
         write_durably(Path(folder) / EVALUATED_FILE, lambda file: file.write(text.encode()))
     except OSError as error:

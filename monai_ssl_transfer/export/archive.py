@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import zipfile
@@ -13,6 +14,7 @@ from monai_ssl_transfer.errors import ExportError
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _BLOCK = 1 << 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _INCOMPRESSIBLE = (".pt", ".ts", ".safetensors")
 
 
@@ -31,8 +33,7 @@ def publish(target: Path, fill: Callable[[Path], None], overwrite: bool = False)
     temporary, old = (target.with_name(f".{target.name}.{kind}") for kind in ("part", "old"))
     if old.exists() and not target.exists():
         old.rename(target)
-    if target.exists() and not overwrite:
-        raise ExportError(f"{target} is there already: choose another --out, or replace it with --overwrite.")
+    refuse_existing(target, overwrite)
     try:
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -43,15 +44,29 @@ def publish(target: Path, fill: Callable[[Path], None], overwrite: bool = False)
             target.rename(old)
         temporary.rename(target)
     except OSError as error:
+        remedy = "free space there or choose" if error.errno in _NO_SPACE else "choose"
         raise ExportError(
-            f"the bundle could not be written to {target} ({error.strerror or error}): free space there or choose "
-            "another --out; nothing is left of the attempt."
+            f"the bundle could not be written to {target} ({error.strerror or error}): {remedy} another --out; nothing "
+            "is left of the attempt."
         ) from error
     finally:
         if old.exists() and not target.exists():
             old.rename(target)
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Stop before work is done for a place that is taken, or that cannot be one.
+
+    Raises:
+        ExportError: the target is there and may not be replaced, or a file stands in its way.
+    """
+    if target.exists() and not overwrite:
+        raise ExportError(f"{target} is there already: choose another --out, or replace it with --overwrite.")
+    blocked = next((one for one in target.parents if one.exists() and not one.is_dir()), None)
+    if blocked is not None:
+        raise ExportError(f"{blocked} is a file, so nothing can be written below it: choose another --out.")
 
 
 def _flush(folder: Path) -> None:
@@ -85,4 +100,5 @@ def write_zip(folder: Path, file: Path) -> None:
     try:
         write_durably(file, pack)
     except OSError as error:
-        raise ExportError(f"{file} could not be written ({error.strerror}): free space there.") from error
+        remedy = "free space there" if error.errno in _NO_SPACE else "choose another --out"
+        raise ExportError(f"{file} could not be written ({error.strerror}): {remedy}.") from error

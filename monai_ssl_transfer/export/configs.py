@@ -22,10 +22,9 @@ BUNDLE_ROOT = (
 MONAI tells a configuration nothing of its own place, but its ``ConfigWorkflow``, which is among the callers of whatever
 a configuration computes, knows it. A bare ``ConfigParser`` (``ckpt_export``) gives the working folder.
 """
-_OF_THE_MACHINE = (
-    "bundle_root", "dataset_dir", "output_dir", "cache_dir", "model_file", "encoder_weights", "split_file", "device",
-    "num_workers", "resume",
-)  # fmt: skip
+_OF_THE_MACHINE = ("device", "num_workers", "resume")
+_A_PLACE = ("_dir", "_file", "_csv", "_run", "_root", "_weights", "_store")
+"""How the settings' names end that hold a file or folder of somebody's machine."""
 _OF_THE_DATA = ("train_cases", "validation_cases", "test_groups", "validation_groups")
 """Names of cases: they belong to somebody's copy of a data set and may name patients."""
 _OF_INFERENCE = (
@@ -38,7 +37,17 @@ _COMPUTED = ("hyperkvasir.class_names", "windows.channels_count")
 _KEEP = "$keep_config(@output_dir)"
 _ENCODER = "$initialise_encoder(@network_def, @encoder_weights"
 """How the line starts that loads the encoder; what follows depends on the bundle."""
-_PATH = re.compile(r"(?<![\w@.$}])(~?/[\w.-]+/|[A-Za-z]:\\)")
+_PATH = re.compile(
+    r"(?<![\w@.$}:/])(~?/[\w.-]+/|[A-Za-z]:[\\/])"  # somewhere in a text
+    r"|^(~?/[\w.-]|\\\\\w|\.\.?[\\/]|~[\\/])"  # a text that begins as one
+    r"|['\"](~?/[\w.-]|\\\\+\w|\.\.?[\\/]|~[\\/])"  # or one that an expression quotes
+)
+_RELATIVE = re.compile(r"[\w.~ -]+(?:[\\/][\w.~ -]+)+[\\/]?")
+_WEB = re.compile(r"https?://\S+")
+
+
+def _of_the_machine(name: str) -> bool:
+    return name in _OF_THE_MACHINE or name.endswith(_A_PLACE)
 
 
 def merged_train(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,19 +62,31 @@ def merged_train(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """
     original = _original(source)
     merged = _one_process(copy.deepcopy(dict(config)), original, source)
-    for name in (*_OF_THE_MACHINE, *_OF_THE_DATA):
-        if name in original:
-            merged[name] = original[name]
-        else:
-            merged.pop(name, None)
+    _without_adaptation(merged, original)
+    for name in {*merged, *original}:
+        place = _of_the_machine(name) and not isinstance(merged.get(name), list | dict)  # class_weights are numbers
+        if place or name in _OF_THE_DATA:
+            merged[name] = original.get(name)
+    merged["_desc_"] = original.get("_desc_", {})
     merged |= {"bundle_root": BUNDLE_ROOT, "imports": ["$import inspect", *merged["imports"]]}
     if merged.get("output_dir") == "@bundle_root":
         merged["output_dir"] = "$os.path.join(@bundle_root, 'training')"
     merged = _computed(merged, merged)
-    for name in [name for name, value in merged.items() if isinstance(value, str) and _PATH.search(value)]:
-        merged[name] = original.get(name)
-    check_no_paths(merged, "train.json")
+    for name, value in list(merged.items()):
+        if isinstance(value, str) and name in original and value != original[name] and _holds_path(value):
+            merged[name] = original[name]
+    check_no_paths(merged, original, "train.json")
     return {name: merged[name] for name in (*[one for one in original if one in merged], *merged)} | _quiet(merged)
+
+
+def _without_adaptation(merged: dict[str, Any], original: Mapping[str, Any]) -> None:
+    """The exported weights are merged: what adapted them is neither in them nor made anew around random weights."""
+    if merged.get("adaptation") is None:
+        return
+    used = {text.removeprefix("@") for _, text in _texts(merged["adaptation"]) if text.startswith("@")}
+    merged["adaptation"] = None
+    for name in used - original.keys():
+        merged.pop(name, None)
 
 
 def _original(source: Path) -> dict[str, Any]:
@@ -127,7 +148,7 @@ def merged_inference(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
                 )
             inference[part] = used
     for name in inference.keys() & config.keys():
-        if name in (*_OF_INFERENCE, *_OF_THE_MACHINE):
+        if name in _OF_INFERENCE or _of_the_machine(name):
             continue
         if str(inference[name]).startswith("$@settings."):  # read from the encoder's card; the default in its place
             inference["settings"][name] = copy.deepcopy(config[name])
@@ -137,7 +158,8 @@ def merged_inference(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         inference["encoder_weights"] = "$os.path.join(@bundle_root, 'encoder', 'encoder.safetensors')"
     inference |= {"bundle_root": BUNDLE_ROOT, "imports": ["$import inspect", *inference["imports"]]}
     inference = _computed(inference, inference)
-    check_no_paths(inference, "inference.json")
+    own = ConfigParser.load_config_file(source / "inference.json")
+    check_no_paths(inference, {"train": original, "inference": own}, "inference.json")
     return inference
 
 
@@ -154,18 +176,29 @@ def _computed(value: Any, config: dict[str, Any]) -> Any:
     return {name: _computed(one, config) for name, one in value.items()}
 
 
-def check_no_paths(config: Mapping[str, Any], file: str) -> None:
+def check_no_paths(config: Mapping[str, Any], original: Mapping[str, Any], file: str) -> None:
     """Refuse to hand out the folders of a machine.
+
+    Args:
+        config: to be written.
+        original: of the bundle; what it says itself is nobody's path.
+        file: that the configuration goes into.
 
     Raises:
         ExportError: a setting holds a path.
     """
+    known = {text for _, text in _texts(original)} | {BUNDLE_ROOT}
     for name, text in _texts(config):
-        if _PATH.search(text) and "_desc_" not in name:
+        if text not in known and "_desc_" not in name and _holds_path(text):
             raise ExportError(
                 f"{name} of the run holds a path of this machine ({text[:80]}), which {file} must not carry along: "
                 "replace it in the run's config.json and export again."
             )
+
+
+def _holds_path(text: str) -> bool:
+    text = _WEB.sub("", text)
+    return bool(_PATH.search(text)) or (not text.startswith(("$", "@")) and bool(_RELATIVE.fullmatch(text)))
 
 
 def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from monai_ssl_transfer.errors import ExportError
-from monai_ssl_transfer.export.run_folder import FinishedRun, read_json
+from monai_ssl_transfer.export.licence_text import restriction
+from monai_ssl_transfer.export.run_folder import FinishedRun
 from monai_ssl_transfer.weights.known_files import known_file
 
 FLAG = "--licence-allows-redistribution"
-CARD = "encoder.json"
-_RESTRICTED = re.compile(
-    r"non-?\s?commercial|\bNC\b|CC[- ]BY[- ]NC|\bND\b|not? (?:be )?(?:re)?distribut"
-    r"|redistribution (?:is )?(?:not|prohibited)|research (?:use )?only|academic (?:use )?only",
-    re.IGNORECASE,
-)
+_BEGINNINGS = {"started_from": "start of the encoder", "continued_from": "earlier pretraining of the encoder"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +20,8 @@ class Source:
     """One step of the way that the weights came.
 
     Args:
-        what: "encoder", or "start of the encoder" for what that encoder's pretraining began with.
+        what: "encoder", "start of the encoder" for what that encoder's pretraining began with, or "earlier pretraining
+            of the encoder" for a run that it continued.
         file: name of the file, without folders.
         sha256: of the file; "" if unknown.
         made_by: method or program; "" if unknown.
@@ -89,16 +85,13 @@ def provenance(run: FinishedRun, right_stated: bool = False) -> Provenance:
     Raises:
         ExportError: a source may not be handed on, or nothing is known of it, and no right is stated.
     """
-    record, card = run.encoder, {}
+    card = run.card if run.pretraining else (run.encoder or {}).get("card") or {}
     if run.pretraining:
-        card = read_json(run.folder / CARD) if (run.folder / CARD).is_file() else {}
-        sources = tuple(_of_start(card))
-        known = bool(card)
-    elif record is None:
-        known, sources = not run.config.get("encoder_weights"), ()
+        known, sources = True, tuple(_of_start(card))
+    elif run.encoder is None:  # a record of random weights exists, too: without one nothing is known
+        known, sources = False, ()
     else:
-        card = record.get("card") or {}
-        known, sources = True, tuple(_of_record(record)) if record.get("file") else ()
+        known, sources = True, tuple(_of_record(run.encoder)) if run.encoder.get("file") else ()
     if not known and not right_stated:
         raise ExportError(
             f"{run.folder} does not record which encoder its training began with, so its licence is unknown: train "
@@ -126,35 +119,29 @@ def _of_record(record: Mapping[str, Any]) -> Iterator[Source]:
 
 
 def _of_start(card: Mapping[str, Any]) -> Iterator[Source]:
-    """What a pretraining began with, what that had begun with, and so on."""
-    start = (card.get("method") or {}).get("started_from")
-    while isinstance(start, Mapping):
-        method = start.get("method") or {}
-        name = str(method.get("name", "")) if isinstance(method, Mapping) else str(method)
-        yield _source(
-            "start of the encoder",
-            str(start.get("file", "unnamed")),
-            str(start.get("sha256") or ""),
-            name,
-            str(start.get("licence", "")),
-        )
-        start = method.get("started_from") if isinstance(method, Mapping) else None
+    """What a pretraining began with or continued, what that had begun with, and so on."""
+    method = card.get("method")
+    if not isinstance(method, Mapping):
+        return
+    for entry, what in _BEGINNINGS.items():
+        start = method.get(entry)
+        if isinstance(start, Mapping):
+            before = start.get("method") or {}
+            name = str(before.get("name", "")) if isinstance(before, Mapping) else str(before)
+            file, sha256 = str(start.get("file") or "unnamed"), str(start.get("sha256") or "")
+            yield _source(what, file, sha256, name, str(start.get("licence") or ""))
+            yield from _of_start(start)
 
 
 def _source(what: str, file: str, sha256: str, made_by: str, licence: str) -> Source:
     known = known_file(sha256) if sha256 else None
     if known is None:
-        return Source(what, file, sha256, made_by, licence, "", _restriction(licence))
+        return Source(what, file, sha256, made_by, licence, "", restriction(licence))
     reasons = [
         text
         for text, given in (("no redistribution", known.redistribution), ("no commercial use", known.commercial))
         if given is False
     ]
     text = known.licence or licence
-    restricted = ", ".join(reasons) or _restriction(text)
+    restricted = ", ".join(reasons) or restriction(text)
     return Source(what, file, sha256, made_by or known.method, text, known.acknowledgement, restricted)
-
-
-def _restriction(licence: str) -> str:
-    found = _RESTRICTED.search(licence or "")
-    return f"its licence says '{found.group(0)}'" if found else ""

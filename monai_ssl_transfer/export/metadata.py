@@ -7,15 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from monai_ssl_transfer import __version__
+from monai_ssl_transfer.export.figures import figures
 from monai_ssl_transfer.export.licences import Provenance
 from monai_ssl_transfer.export.network_facts import NetworkFacts
 from monai_ssl_transfer.export.run_folder import Evaluation
+from monai_ssl_transfer.export.statements import Statements
 from monai_ssl_transfer.views.windows import channel_windows, normalisation
 
 _OWN_FIELDS = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
 _OF_TRAINING = {"monai-ssl-transfer", "lightly", "torchmetrics", "pycocotools"}
-_OF_CASES = ("videos", "groups", "sequences", "patients", "support")
-"""Parts of a summary that name the user's own cases."""
 _CHANNELS = {
     "windows": ("soft tissue window", "lung window", "bone window"),
     "single": ("wide window",),
@@ -31,29 +31,39 @@ def exported_metadata(
     evaluation: Evaluation | None,
     origin: Provenance,
     libraries: Collection[str],
-    bundle_version: str,
+    stated: Statements,
 ) -> dict[str, Any]:
     """Fill the metadata of a bundle from a run.
 
     Args:
-        metadata: of the bundle that was run.
+        metadata: of the bundle that was run, with the version of the exported one.
         inference: merged configuration.
         facts: of the network.
         evaluation: what was measured; ``None`` leaves ``eval_metrics`` empty.
         origin: of the weights.
         libraries: distributions that the code in ``scripts`` imports; none where it requires this package.
-        bundle_version: of the exported bundle.
+        stated: what the person who exports says of data and use.
     """
-    filled = dict(metadata) | {"version": bundle_version}
+    filled, bundle_version = dict(metadata), str(metadata["version"])
     said = "trained weights, exported by monai-ssl-transfer " + __version__
     filled["changelog"] = {**metadata["changelog"], bundle_version: _added(metadata, bundle_version, said)}
     filled |= {field: _installed(name) for name, field in _OWN_FIELDS.items()}
     needed = set(metadata["required_packages_version"])
     if libraries:  # the bundle brings its code
         needed = (needed - _OF_TRAINING | set(libraries)) - _OWN_FIELDS.keys()
+    else:
+        needed -= _OF_TRAINING - {"monai-ssl-transfer"}
     filled["required_packages_version"] = {name: _installed(name) for name in sorted(needed)}
     filled["training_packages_version"] = {"monai-ssl-transfer": __version__}
     filled["eval_metrics"] = {} if evaluation is None else flat_metrics(evaluation.summary)
+    filled["evaluated_on"] = "nothing" if evaluation is None else evaluation.on_what()
+    filled |= stated.metadata(metadata)
+    if origin.card and metadata["network_data_format"]["outputs"]["pred"]["format"] == "latent":
+        method = origin.card.get("method", {}).get("name", "an unknown method")
+        filled["description"] = (
+            f"An encoder pretrained without labels by {method}; inference writes embeddings to a table."
+        )
+        filled["pred_classes"] = f"embedding of {facts.out_channels} numbers"
     filled["provenance"] = origin.to_json()
     filled["network_data_format"] = _data_format(metadata["network_data_format"], inference, facts)
     names = class_names(inference)
@@ -81,30 +91,18 @@ def class_names(inference: Mapping[str, Any]) -> list[str]:
     return [str(one) for one in names] if isinstance(names, list) else []
 
 
-def flat_metrics(summary: Mapping[str, Any], name: str = "") -> dict[str, float]:
-    """The figures of an evaluation's summary by name: of a distribution mean, SD and number.
+def flat_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of an evaluation's summary by name, and their SD where there is one.
 
     Args:
         summary: of ``summary.json``.
-        name: of the part of the summary.
     """
-    if "mean" in summary:
-        parts = {"": "mean", "_sd": "sd", "_n": "n"}
-        return {f"{name}{end}": summary[key] for end, key in parts.items() if _is_number(summary.get(key))}
     found: dict[str, float] = {}
-    for key, value in summary.items():
-        full = f"{name}_{key}" if name and key != "classes" else ("" if key == "classes" else key)
-        if key in _OF_CASES:
-            continue
-        if isinstance(value, Mapping):
-            found |= flat_metrics(value, full)
-        elif _is_number(value):
-            found[full] = value
+    for one in figures(summary):
+        found[one.name] = one.value
+        if one.sd is not None:
+            found[f"{one.name}_sd"] = one.sd
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _data_format(template: Mapping[str, Any], inference: Mapping[str, Any], facts: NetworkFacts) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,11 +104,12 @@ def _script(network: nn.Module, channels: int, side: int) -> tuple[torch.jit.Scr
     """TorchScript that gives the same output when it is read back, or why there is none."""
     x = _input(network, channels, side)
     try:
-        script = torch.jit.script(network)
-        stream = io.BytesIO()
-        torch.jit.save(script, stream)
-        stream.seek(0)
-        with torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.filterwarnings("ignore", message=r".torch\.jit\.")  # MONAI asks for it
+            script = torch.jit.script(network)
+            stream = io.BytesIO()
+            torch.jit.save(script, stream)
+            stream.seek(0)
             expected, found = network(x), torch.jit.load(stream)(x)
     except Exception as error:  # noqa: BLE001  # the compiler raises whatever it stumbles over
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from torch import Tensor
 from monai_ssl_transfer.engines.fingerprint import file_hash
 from monai_ssl_transfer.engines.run_config import CONFIG_FILE, EVALUATED_FILE
 from monai_ssl_transfer.errors import ExportError
+from monai_ssl_transfer.weights import encoder_facts
 
 ENCODER_RECORD = "encoder_load.json"
 SUMMARY = "summary.json"
 ENCODER = "encoder.safetensors"
 ENCODER_FOLDER = "encoder"
+VALIDATIONS = "validation.jsonl"
 _SCORES = "evaluation.json"
 
 
@@ -36,6 +39,35 @@ class FinishedRun:
     config: dict[str, Any]
     weights: Path
     encoder: dict[str, Any] | None
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The card inside of the encoder of a pretraining; a loose ``encoder.json`` may be of anything."""
+        return json.loads(encoder_facts(self.folder / ENCODER).card.to_json())
+
+    @cached_property
+    def epochs(self) -> tuple[int | None, int | None]:
+        """How many epochs were run, up to the last validation, and how many were asked for; None if unknown."""
+        if self.pretraining:
+            method = self.card.get("method", {})
+            return method.get("epochs"), method.get("of_epochs")
+        asked = self.config.get("epochs")
+        if not isinstance(asked, int) or not (self.folder / VALIDATIONS).is_file():
+            return None, None
+        lines = (self.folder / VALIDATIONS).read_text(encoding="utf-8").splitlines()
+        try:
+            last = int(json.loads(lines[-1])["epoch"])
+        except (IndexError, KeyError, TypeError, ValueError):
+            return None, asked
+        interval = self.config.get("val_interval", 1)
+        # epochs after the last validation are none that a finished run lacks
+        return asked if last + (interval if isinstance(interval, int) else 1) > asked else last, asked
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it had epochs left to go."""
+        done, asked = self.epochs
+        return done is not None and asked is not None and done < asked
 
     @property
     def pretraining(self) -> bool:
@@ -67,10 +99,34 @@ class Evaluation:
     Args:
         summary: of ``summary.json``.
         settings: how it was measured, of ``evaluated.json``.
+        cases: which cases it judged (``engines.evaluated_cases``); empty for an older evaluation.
     """
 
     summary: dict[str, Any]
     settings: dict[str, Any]
+    cases: dict[str, Any] = field(default_factory=dict)
+
+    def on_what(self) -> str:
+        """Which cases the figures are of, in a sentence."""
+        if "store" in self.cases:
+            return self.cases["store"]
+        number, trained, validated = (self.cases.get(key) for key in ("cases", "in_training", "in_validation"))
+        part = self.cases.get("part")
+        if number is None:
+            return "Which cases these are is not recorded: evaluate again with this version."
+        said = f"Measured on {number} cases"
+        if trained is None:
+            return f"{said} ({part}); whether the model was trained on them is not recorded."
+        if trained:
+            return (
+                f"{said} ({part}) of another folder than that of the training, of which {trained} have the name of a "
+                "training case: whoever exported must know that they are others."
+            )
+        if validated == number:
+            return f"{said}: the part (validation) that chose the epoch, so the figures are somewhat too good."
+        if validated:
+            return f"{said} ({part}), of which {validated} also chose the epoch; none was trained on."
+        return f"{said} ({part}), held out: the run neither trained on them nor chose its epoch by them."
 
 
 def read_run(folder: str | Path) -> FinishedRun:
@@ -117,7 +173,7 @@ def read_evaluation(run: FinishedRun, folder: str | Path | None) -> Evaluation |
     """
     if run.pretraining:
         return _scores(run, Path(folder or run.folder), named=folder is not None)
-    path = run.folder / "eval" if folder is None else Path(folder)
+    path = _folder(run.folder / "eval" if folder is None else Path(folder))
     if not (path / SUMMARY).is_file():
         if folder is None:
             return None
@@ -130,11 +186,24 @@ def read_evaluation(run: FinishedRun, folder: str | Path | None) -> Evaluation |
     settings = read_json(path / EVALUATED_FILE)
     if settings.pop("model_sha256", None) != file_hash(run.weights):
         raise ExportError(f"{path} judged other weights than {run.weights}: evaluate that model, then export it again.")
-    return Evaluation(read_json(path / SUMMARY), settings)
+    cases = settings.pop("evaluated", None) or {}
+    if settings.get("evaluate_part") == "train" or (cases.get("in_training") and cases.get("same_folder") is not False):
+        raise ExportError(
+            f"{path} judged cases that the run was trained on, which says nothing of its performance: evaluate the "
+            "part 'test', or other cases."
+        )
+    settings.pop("evaluate_part", None)
+    return Evaluation(read_json(path / SUMMARY), settings, cases)
+
+
+def _folder(path: Path) -> Path:
+    """The folder of an evaluation, also when one of its files is named."""
+    return path.parent if path.is_file() else path
 
 
 def _scores(run: FinishedRun, folder: Path, named: bool) -> Evaluation | None:
     """What kNN found of the encoder of a pretraining."""
+    folder = _folder(folder)
     file = folder / _SCORES
     if not file.is_file():
         if named:
@@ -145,7 +214,11 @@ def _scores(run: FinishedRun, folder: Path, named: bool) -> Evaluation | None:
         raise ExportError(
             f"{file} judged another encoder than {run.folder / ENCODER}: evaluate that one, then export it again."
         )
-    return Evaluation(scores, {})
+    store = scores.pop("store", None)
+    where = "a store that is not recorded" if store is None else "another store than that of the pretraining"
+    if store is not None and store == run.card.get("source_hash"):
+        where = "the store of the pretraining, whose images the encoder has seen without their labels"
+    return Evaluation(scores, {}, {"store": f"kNN over {where}; neighbours are of other patients."})
 
 
 def read_json(file: Path) -> dict[str, Any]:
