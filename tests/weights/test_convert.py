@@ -158,7 +158,7 @@ REFUSED = [
     ("resnet18", "monai-vit", {}, "resnet18 is no ViT"),
     ("resnet18", "timm", {"patch_size": 8}, "has no patches: leave patch_size out"),
     ("resnet18", "timm", {"image_size": 96}, "leave image_size out"),
-    ("resnet18", "timm", {"in_channels": 0}, "in_channels 0 is not positive"),
+    ("resnet18", "timm", {"in_channels": 0}, "in_channels 0 is no positive whole number"),
     ("resnet18", "timm", {"spatial_dims": 4}, "neither 2 nor 3"),
     ("resnet18", "keras", {}, "choose one of timm, torchvision, monai-resnet, monai-vit, monai-flexible-unet"),
 ]
