@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from monai.bundle import ConfigParser
-from tiny_exports import ROOT, landmarks, liver
+from tiny_exports import ROOT, adapted, landmarks, liver, pretrained
 
 from monai_ssl_transfer.export.vendored import without_package, write_scripts
 
-__all__ = ["landmarks", "liver"]
+__all__ = ["adapted", "landmarks", "liver", "pretrained"]
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from monai_ssl_transfer.cli import main
 from monai_ssl_transfer.errors import ExportError
 from monai_ssl_transfer.export.archive import publish
 from monai_ssl_transfer.export.bundle import ExportOptions, export_bundle
+from monai_ssl_transfer.export.statements import Statements
 
 CHAIN = {"name": "simclr", "started_from": {"file": "start.pth", "sha256": "0" * 64, "licence": "CC BY-NC 4.0"}}
 
@@ -78,8 +79,9 @@ def test_a_restricted_source_is_refused_until_the_right_is_stated(run: Path, tmp
 def test_a_run_that_records_no_encoder_is_refused(run: Path, tmp_path: Path):
     (run / "encoder_load.json").unlink()
     config = json.loads((run / "config.json").read_text())
-    rewrite(run / "config.json", config | {"encoder_weights": "some/encoder.safetensors"})
-    assert "licence is unknown" in refused(run, tmp_path / "out")
+    for begun in ("some/encoder.safetensors", None):
+        rewrite(run / "config.json", config | {"encoder_weights": begun})
+        assert "licence is unknown" in refused(run, tmp_path / "out")
 
 
 def test_paths_of_the_machine_are_refused_or_left_out(run: Path, tmp_path: Path):
@@ -87,6 +89,62 @@ def test_paths_of_the_machine_are_refused_or_left_out(run: Path, tmp_path: Path)
     config["train"]["handlers"].append({"_target_": "monai.handlers.StatsHandler", "name": "/home/someone/logs"})
     rewrite(run / "config.json", config)
     assert "/home/someone/logs" in refused(run, tmp_path / "out")
+
+
+def test_places_of_the_machine_are_reset_by_their_names(run: Path, tmp_path: Path):
+    config = json.loads((run / "config.json").read_text())
+    places = {"continued_run": "/secret", "second_dir": "\\\\server\\share", "split_file": "mine/split.csv"}
+    rewrite(run / "config.json", config | places | {"class_weights": [1.0]})
+    train = json.loads((export_bundle(LANDMARKS, run, tmp_path / "out") / "configs" / "train.json").read_text())
+    assert [train[name] for name in places] == [None, None, None]
+    assert train["class_weights"] == [1.0]
+    for place in ("/secret", "\\\\server\\share", "mine/runs/x.pt", "../x", "$open('/secret')"):
+        rewrite(run / "config.json", config | {"said": place})
+        assert place in refused(run, tmp_path / "other")
+
+
+def test_figures_of_training_cases_are_refused_and_others_named(run: Path, tmp_path: Path):
+    record = run / "eval" / "evaluated.json"
+    found = json.loads(record.read_text())
+    number = json.loads((run / "eval" / "summary.json").read_text())["n"]
+    held_out = {"part": "test", "cases": number, "in_training": 0, "in_validation": 0, "same_folder": True}
+    assert found["evaluated"] == held_out
+
+    def readme(**changed: Any) -> str:
+        rewrite(record, found | {"evaluated": found["evaluated"] | changed})
+        folder = export_bundle(LANDMARKS, run, tmp_path / "out", ExportOptions(overwrite=True, evaluation=record))
+        return (folder / "docs" / "README.md").read_text()
+
+    assert f"{number} cases (test), held out" in readme()
+    assert "the part (validation) that chose the epoch" in readme(part="validation", in_validation=number)
+    assert "have the name of a training case" in readme(part="all", in_training=3, same_folder=False)
+    rewrite(record, found | {"evaluated": found["evaluated"] | {"part": "all", "in_training": 1}})
+    assert "trained on" in refused(run, tmp_path / "none")
+
+
+def test_data_and_authors_are_those_that_are_stated(run: Path, tmp_path: Path):
+    stated = Statements("A. Author", "GastroSet", "CC BY-NC-ND 4.0", "teaching")
+    assert "CC BY-NC-ND" in refused(run, tmp_path / "out", stated=stated)
+    free = Statements("A. Author", "GastroSet", "CC BY 4.0", "teaching")
+    folder = export_bundle(LANDMARKS, run, tmp_path / "out", ExportOptions(stated=free))
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    assert [metadata[name] for name in ("authors", "data_source", "intended_use")] == [
+        "A. Author", "GastroSet", "teaching",
+    ]  # fmt: skip
+    for file in ("README.md", "data_license.txt"):
+        assert "GastroSet. Licence of these data: CC BY 4.0" in (folder / "docs" / file).read_text()
+    silent = export_bundle(LANDMARKS, run, tmp_path / "silent")
+    text = (silent / "docs" / "data_license.txt").read_text()
+    assert "not stated by the person" in text
+    assert "CC BY 4.0" in text  # what the bundle's documentation says of HyperKvasir
+
+
+def test_a_run_that_stopped_early_says_so(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    config = json.loads((run / "config.json").read_text())
+    rewrite(run / "config.json", config | {"epochs": 50})
+    folder = export_bundle(LANDMARKS, run, tmp_path / "out")
+    assert "| epochs | 1 of 50 |" in (folder / "docs" / "README.md").read_text()
+    assert "1 of 50 epochs" in caplog.text
 
 
 def test_other_runs_and_names_are_refused(run: Path, tmp_path: Path):

@@ -9,16 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
 from monai_ssl_transfer.data.endoscopy.hyperkvasir import class_names
 from monai_ssl_transfer.data.phantoms.ct_scan import PhantomOptions
 from monai_ssl_transfer.data.phantoms.ct_writers import write_lits_layout
+from monai_ssl_transfer.engines.export import LICENCE
+from monai_ssl_transfer.engines.run_config import config_text
+from monai_ssl_transfer.engines.transfer import save_model
 from monai_ssl_transfer.export.bundle import ExportOptions, export_bundle
+from monai_ssl_transfer.networks.encoders import build_encoder
+from monai_ssl_transfer.views.windows import normalisation
+from monai_ssl_transfer.weights import EncoderCard, save_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 LIVER, LANDMARKS = "ct_liver_segmentation", "endoscopy_finding_classification"
+ENCODERS = "endoscopy_ssl_pretraining"
 NETWORK = {
     LIVER: {"network_def#backbone": "resnet18"},  # stock FlexibleUNet, as in the bundle, with a small encoder
     LANDMARKS: {"overlay": "configs/networks/classifier_resnet18.json", "image_size": 48, "batch_size": 8},
@@ -46,8 +53,8 @@ def workflow(bundle: str, kind: str, **override: Any) -> ConfigWorkflow:
         for name in {"evaluate": ("train", "evaluate")}.get(kind, (kind,))
     ]
     settings = dict(NETWORK[bundle])
-    if "overlay" in settings:
-        files.append(str(ROOT / settings.pop("overlay")))
+    overlays = [settings.pop("overlay")] if "overlay" in settings else []
+    files += [str(ROOT / one) for one in (*overlays, *override.pop("overlays", ()))]
     if bundle == LIVER:
         settings["pixel_spacing"] = 8.0
     settings |= {
@@ -92,3 +99,43 @@ def landmarks(tmp_path_factory: pytest.TempPathFactory) -> Exported:
             blotches = rng.integers(0, 255, (6, 6, 3), np.uint8).repeat(7, axis=0).repeat(7, axis=1)
             Image.fromarray(blotches).save(tree / name / f"{name}-{number}.png")
     return finished(LANDMARKS, folder / "hyperkvasir", folder)
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The folder of a pretraining that stopped after one of two epochs; its weights are random."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    files = [f"bundles/{ENCODERS}/configs/train.json", "configs/encoders/resnet18.json"]
+    parser = ConfigParser(ConfigParser.load_config_files([str(ROOT / file) for file in files]))
+    parser.update({"image_size": 32, "dataset_dir": str(folder / "store"), "continued_run": str(folder)})
+    parser.resolve_macro_and_relative_ids()
+    run = folder / "run"
+    run.mkdir()
+    (run / "config.json").write_text(config_text(parser))
+    encoder = build_encoder("resnet18", in_channels=3, image_size=32)
+    save_encoder(encoder, run, tiny_card())
+    save_model(encoder, run / "model.pt")
+    return Exported(ENCODERS, folder, run, export_bundle(ENCODERS, run, folder / "out", ExportOptions(unmeasured=True)))
+
+
+def tiny_card(**changed: Any) -> EncoderCard:
+    """The card of an encoder of frames."""
+    mean, std = normalisation("rgb")
+    facts: dict[str, Any] = {
+        "channels": "rgb", "mean": mean, "std": std, "image_size": 32, "pooling": "",
+        "method": {"name": "simclr", "epochs": 1, "of_epochs": 2, "options": "temperature=0.1"},
+        "data": {"modality": "endoscopy", "frames": 123}, "licence": LICENCE,
+    }  # fmt: skip
+    return EncoderCard("resnet18", **(facts | changed))
+
+
+@pytest.fixture(scope="session")
+def adapted(tmp_path_factory: pytest.TempPathFactory, landmarks: Exported, pretrained: Exported) -> Exported:
+    """Landmarks with LoRA around that encoder."""
+    folder = tmp_path_factory.mktemp("adapted")
+    paths = {"dataset_dir": str(landmarks.data), "encoder_weights": str(pretrained.run / "encoder.safetensors")}
+    overlays = ("configs/protocols/lora.json",)
+    run = folder / "run"
+    carry_out(workflow(LANDMARKS, "train", overlays=overlays, output_dir=str(run), epochs=1, lora_rank=2, **paths))
+    made = export_bundle(LANDMARKS, run, folder / "out", ExportOptions(unmeasured=True))
+    return Exported(LANDMARKS, landmarks.data, run, made)
