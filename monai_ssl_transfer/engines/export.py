@@ -68,8 +68,8 @@ def pretraining_card(
 
 def _licence_after(own: str, source: Mapping[str, Any] | None) -> str:
     """The licence of weights that began with others: theirs stays in the text, however often it is passed on."""
-    earlier = str((source or {}).get("licence", "")).removeprefix(LICENCE).removeprefix(FURTHER)
-    return f"{own}{FURTHER}{earlier}" if earlier and not own.endswith(FURTHER + earlier) else own
+    earlier = (source or {}).get("licence")
+    return f"{own}{FURTHER}{earlier}" if earlier else own
 
 
 class EncoderExporter:

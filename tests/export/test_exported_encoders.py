@@ -92,4 +92,4 @@ def test_the_card_of_a_continued_run_keeps_the_licence(tmp_path: Path):
     state = SimpleNamespace(epoch=1, max_epochs=1)
     for _ in range(2):  # after every epoch the same
         exporter.export(SimpleNamespace(state=state, continued_from=EARLIER, epoch_offset=1))  # type: ignore[arg-type]
-        assert read_encoder(tmp_path)[1].licence == f"{LICENCE}{FURTHER}CC BY-NC 4.0"
+        assert read_encoder(tmp_path)[1].licence == f"{LICENCE}{FURTHER}{EARLIER['licence']}"
