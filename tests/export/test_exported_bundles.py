@@ -145,6 +145,7 @@ def test_load_gives_the_trained_network(exported: Exported, tmp_path: Path, monk
 def model_files(exported: Exported) -> dict[str, Any]:
     """What MONAI's exports of a network ask for."""
     files = {"ckpt_file": str(exported.folder / "models" / "model.pt"), "meta_file": config(exported, "metadata.json")}
+    files |= {"bundle_root": str(exported.folder)}  # no workflow is there to look it up from
     return files | {"config_file": config(exported, "inference.json"), "key_in_ckpt": "", "input_shape": [1, 3, 64, 64]}
 
 
