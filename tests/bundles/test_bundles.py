@@ -25,7 +25,11 @@ from monai_ssl_transfer.engines.embedding import read_embeddings
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(folder.name for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
-OVERLAYS = sorted(str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").rglob("*.json"))
+OVERLAYS = sorted(
+    str(path.relative_to(ROOT / "configs"))
+    for path in (ROOT / "configs").rglob("*.json")
+    if path.parent.name != "robustness"  # of an evaluation: tests/views/corruptions/test_corruption_dictionary.py
+)
 
 SETTINGS: dict[str, dict[str, Any]] = {
     bundle: json.loads((Path(__file__).parent / "settings" / f"{bundle}.json").read_text()) for bundle in BUNDLES
