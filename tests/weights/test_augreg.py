@@ -13,6 +13,8 @@ from timm.models.vision_transformer import VisionTransformer, _load_weights
 from torch import Tensor
 
 from monai_ssl_transfer.errors import WeightsError
+from monai_ssl_transfer.networks import build_encoder
+from monai_ssl_transfer.weights import load_encoder_weights
 from monai_ssl_transfer.weights.augreg import augreg_to_timm
 from monai_ssl_transfer.weights.files import read_file
 
@@ -117,6 +119,21 @@ def test_the_network_computes_what_jax_computes(tmp_path: Path) -> None:
         given = ours(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
     expected = jax_forward(arrays, image)
     assert np.abs(given - expected).max() / np.abs(expected).max() < 1e-12
+
+
+def test_a_bundle_takes_the_file_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"DEPTH": 12, "WIDTH": 192, "HEADS": 3, "PATCH": 16, "SIDE": 32}.items():
+        monkeypatch.setitem(globals(), name, value)
+    arrays = jax_arrays()
+    np.savez(tmp_path / "Ti_16.npz", **arrays)
+    encoder = build_encoder("vit_tiny", image_size=32)
+    report = load_encoder_weights(encoder, tmp_path / "Ti_16.npz")
+    assert report.complete
+    assert report.fraction == 1
+    found = encoder.state_dict()
+    query = arrays["Transformer/encoderblock_11/MultiHeadDotProductAttention_1/query/kernel"]
+    assert np.array_equal(found["blocks.11.attn.qkv.weight"][:192].numpy(), query.reshape(192, 192).T)
+    assert np.array_equal(found["pos_embed"].numpy(), arrays["Transformer/posembed_input/pos_embedding"])
 
 
 def test_names_and_shapes_of_the_real_file_fill_timms_vit() -> None:
