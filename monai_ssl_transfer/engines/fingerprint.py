@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from monai_ssl_transfer.networks.checkpointing import CheckpointedStage
 from monai_ssl_transfer.networks.encoders import SPECS
 from monai_ssl_transfer.weights import encoder_facts
 from monai_ssl_transfer.weights.facts import remembered
+from monai_ssl_transfer.weights.files import file_sha256
 from monai_ssl_transfer.weights.key_maps import attention_heads
 from monai_ssl_transfer.weights.read import encoder_path
 
-_BLOCK = 1 << 20
 _SCHEDULED = {"params", "lr", "weight_decay"}
 # how torch computes; versions of it add such names
 _TECHNICAL = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
@@ -62,16 +61,13 @@ def file_hash(file: str | Path | None) -> str | None:
     """
     if file is None:
         return None
-    path, digest = encoder_path(file), hashlib.sha256()
+    path = encoder_path(file)
     if (facts := remembered(path)) is not None:
         return facts.sha256
     try:
-        with path.open("rb") as stream:  # hashlib.file_digest needs Python 3.11
-            while block := stream.read(_BLOCK):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}); give another --encoder_weights.") from error
-    return digest.hexdigest()
 
 
 def source_of(file: str | Path | None) -> dict[str, Any] | None:

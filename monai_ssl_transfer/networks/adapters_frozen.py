@@ -9,10 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import TrainingError
+from monai_ssl_transfer.networks.classification import MONAI_UNUSED
 from monai_ssl_transfer.networks.parts import encoder_parameter_names, inner_names
-
-UNUSED = ".norm_cross_attn."
-"""Norms that MONAI's ViT builds and never uses."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def freeze_encoder(
     inner, names = inner_names(network), encoder_parameter_names(network)
     encoder = {key: one for key, one in network.named_parameters() if key in names}
     for key, parameter in encoder.items():
-        parameter.requires_grad_(parameter.requires_grad and UNUSED not in key and learns(inner[key], parameter))
+        parameter.requires_grad_(parameter.requires_grad and MONAI_UNUSED not in key and learns(inner[key], parameter))
     frozen = {key for key, parameter in encoder.items() if not parameter.requires_grad}
     counting = {key for key, module in network.named_modules() if key in inner and _has_statistics(module)}
     still = tuple(sorted(key for key in counting if not statistics_learn(inner[key])))

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from monai_ssl_transfer.networks.encoders import EncoderSpec, build_encoder, encoder_spec
 
 LAYER_NORM_EPS = 1e-6
+MONAI_UNUSED = ".norm_cross_attn."
+"""Within the names of norms that MONAI's ViT builds in every block and uses in none of its encoders."""
 RESNETS = {"resnet18": resnet18, "resnet50": resnet50}
 
 
@@ -43,11 +45,12 @@ class LogitsViT(ViT):
             post_activation=None,
             qkv_bias=True,
         )
-        for name, module in self.named_modules():
+        for module in self.modules():
             if isinstance(module, nn.LayerNorm):
                 module.eps = LAYER_NORM_EPS
-            if name.endswith("norm_cross_attn"):
-                module.requires_grad_(False)
+        for name, parameter in self.named_parameters():
+            if MONAI_UNUSED in name:
+                parameter.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` to `(B, classes)` logits."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from monai_ssl_transfer.errors import WeightsError
+from monai_ssl_transfer.networks.classification import MONAI_UNUSED
 from monai_ssl_transfer.networks.encoders import SPECS
 from monai_ssl_transfer.weights.changes import ConvertOptions, change_shape, noted
 from monai_ssl_transfer.weights.completeness import BATCH_COUNTER, completeness
@@ -21,7 +22,6 @@ from monai_ssl_transfer.weights.save import check_finite, hash_tensors, write_te
 from monai_ssl_transfer.weights.targets import ConversionTarget, ReshapedEncoder, loading_code
 from monai_ssl_transfer.weights.targets_monai import for_monai_flexible_unet, for_monai_resnet, for_monai_vit
 from monai_ssl_transfer.weights.targets_timm import for_timm, for_torchvision
-from monai_ssl_transfer.weights.transformer_names import MONAI_UNUSED
 
 __all__ = ["TARGETS", "ConvertOptions", "convert_file"]
 

@@ -70,11 +70,16 @@ class Checkpoint:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file, in hexadecimal digits; computed when it is first asked for."""
-        digest = hashlib.sha256()
-        with self.file.open("rb") as stream:
-            while block := stream.read(BLOCK):
-                digest.update(block)
-        return digest.hexdigest()
+        return file_sha256(self.file)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits; block by block, as hashlib.file_digest needs Python 3.11."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_file(path: str | Path) -> Checkpoint:

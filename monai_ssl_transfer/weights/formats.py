@@ -25,6 +25,7 @@ from monai_ssl_transfer.weights.layouts import to_canonical
 from monai_ssl_transfer.weights.leftovers import STUDENT, entry_of, part_of
 from monai_ssl_transfer.weights.places import SAVE_ALONE, Place, choose_place, holders_of, places_in, plain_name
 from monai_ssl_transfer.weights.report import first_names
+from monai_ssl_transfer.weights.reshape import POSITION
 from monai_ssl_transfer.weights.save import CARD_KEY
 from monai_ssl_transfer.weights.settings_beside import network_settings
 from monai_ssl_transfer.weights.sources import CARDED, MONAI_VIT, OWN_CHECKPOINT, Facts, Source, source_of_facts
@@ -183,7 +184,7 @@ def _checked(
 
 def fixed_positions(state: Mapping[str, Tensor]) -> bool:
     """Whether a ViT's positions are sines and cosines: rows of the length sqrt(D / 2), and none for the class token."""
-    position = state.get("pos_embed")
+    position = state.get(POSITION)
     if position is None or position.ndim != 3 or position.shape[1] < 2:
         return False
     token, patches = position[0, 0].float(), position[0, 1:].float()

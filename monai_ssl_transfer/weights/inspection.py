@@ -13,20 +13,20 @@ import torch
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.weights.card import EncoderCard
+from monai_ssl_transfer.weights.completeness import completeness
 from monai_ssl_transfer.weights.files import Checkpoint, read_file
 from monai_ssl_transfer.weights.foreign import expected_shapes
 from monai_ssl_transfer.weights.formats import FoundEncoder, holders_of, plain_name
 from monai_ssl_transfer.weights.inspection_table import table_of
-from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER
 from monai_ssl_transfer.weights.known_files import KnownFile, by_name, hash_in_name, known_file
 from monai_ssl_transfer.weights.read import (
-    POSITION,
     card_beside,
     card_inside,
     conversion_notes,
     existing_path,
     foreign_card,
 )
+from monai_ssl_transfer.weights.reshape import POSITION
 from monai_ssl_transfer.weights.statistics import GroupStatistics, doubts, statistics_of
 from monai_ssl_transfer.weights.values import find_checked, not_finite, position_grid
 
@@ -195,21 +195,23 @@ def _dropped(checkpoint: Checkpoint, found: FoundEncoder) -> tuple[TensorGroup, 
 def _gaps(found: FoundEncoder) -> tuple[str, ...]:
     """What hinders a complete load: a position embedding may have another square grid, counters may be absent."""
     expected = expected_shapes(found.architecture, found.in_channels)
-    missing = [f"missing: {name}" for name in expected.keys() - found.state.keys() if not name.endswith(BATCH_COUNTER)]
-    more = [f"not known: {found.names.get(name, name)}" for name in found.state.keys() - expected.keys()]
+    compared = completeness(found.state, expected, {POSITION} if _resampled(found, expected) else ())
+    missing = [f"missing: {name}" for name in compared.missing]
+    more = [f"not known: {found.names.get(name, name)}" for name in compared.unexpected]
     other = [
-        f"of another shape: {name} {tuple(found.state[name].shape)}, not {shape}"
-        for name, shape in expected.items()
-        if name in found.state and not _fits(name, tuple(found.state[name].shape), shape, found.architecture)
+        f"of another shape: {name} {tuple(found.state[name].shape)}, not {expected[name]}"
+        for name in compared.mismatched
     ]
     wrong = [f"NaN or infinity in: {name}" for name in not_finite(found.state)]
     return tuple(sorted(missing) + sorted(more) + other + wrong)
 
 
-def _fits(name: str, given: tuple[int, ...], expected: tuple[int, ...], architecture: str) -> bool:
-    return given == expected or (
-        name == POSITION and position_grid(given, architecture) > 0 and given[-1] == expected[-1]
-    )
+def _resampled(found: FoundEncoder, expected: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a load could bring the position embedding to another grid."""
+    if POSITION not in found.state or POSITION not in expected:
+        return False
+    given = tuple(found.state[POSITION].shape)
+    return position_grid(given, found.architecture) > 0 and given[-1] == expected[POSITION][-1]
 
 
 def _finite(value: Any) -> Any:

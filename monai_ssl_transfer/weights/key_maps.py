@@ -21,12 +21,11 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.backbones import REGISTERED_PREFIX, TimmResNetBackbone, TimmViTBackbone
-from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS, EncoderClassifier, ProjectedEncoder
+from monai_ssl_transfer.networks.classification import LAYER_NORM_EPS, MONAI_UNUSED, EncoderClassifier, ProjectedEncoder
 from monai_ssl_transfer.networks.dense import DensePredictionTransformer, LinearDense, entry_convolution
 from monai_ssl_transfer.networks.encoders import SPECS
 from monai_ssl_transfer.weights.completeness import BATCH_COUNTER
 from monai_ssl_transfer.weights.transformer_names import (
-    MONAI_UNUSED,
     from_monai_mae,
     from_monai_vit,
     from_torchvision_vit,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_ssl_transfer.weights.transformer_names import MONAI_UNUSED
+from monai_ssl_transfer.networks.classification import MONAI_UNUSED
 
 STUDENT = "student; its moving average, the teacher, is used"
 PARTS: dict[str, str] = {

@@ -15,12 +15,12 @@ from monai_ssl_transfer.weights.files import Checkpoint, read_file
 from monai_ssl_transfer.weights.formats import FoundEncoder
 from monai_ssl_transfer.weights.key_maps import State
 from monai_ssl_transfer.weights.known_files import KnownFile, known_file
+from monai_ssl_transfer.weights.reshape import POSITION
 from monai_ssl_transfer.weights.save import ADAPTER_KEY, CARD_KEY, CARD_NAME, WEIGHTS_NAME, hash_tensors
 from monai_ssl_transfer.weights.values import find_checked, position_grid
 
 logger = logging.getLogger(__name__)
 
-POSITION = "pos_embed"
 PROJECTION_LAYERS = '"layers"'
 _shown: set[str] = set()
 """Hashes of the files whose licence was shown by this process."""

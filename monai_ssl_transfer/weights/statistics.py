@@ -13,7 +13,6 @@ NORM = re.compile(r"(^|\.)(norm\d?|bn\d|downsample\.1)\.")
 STAGE = re.compile(r"^(layer\d)\.")
 BLOCK = re.compile(r"^blocks\.(\d+)\.")
 BLOCKS_PER_GROUP = 4
-COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from monai_ssl_transfer.networks.classification import MONAI_UNUSED
 from monai_ssl_transfer.weights.reshape_attention import fuse_qkv
 
 State = dict[str, Tensor]
 Table = tuple[tuple[str, str], ...]
-MONAI_UNUSED = ".norm_cross_attn."
-"""MONAI builds these norms in every block and uses them in none of its encoders."""
 MONAI_STEM = "patch_embedding.patch_embeddings.weight"
 MONAI_POSITION = "patch_embedding.position_embeddings"
 MONAI: Table = (
