@@ -20,10 +20,10 @@ import monai
 import numpy as np
 import torch
 
-from monai_ssl_transfer.engines.collapse import CollapseMonitor
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
-from monai_ssl_transfer.engines.progress import PretrainingProgress
-from monai_ssl_transfer.engines.schedules import CosineOptions, CosineScheduleHandler
+from monai_ssl_transfer.engines.pretraining.collapse import CollapseMonitor
+from monai_ssl_transfer.engines.pretraining.progress import PretrainingProgress
+from monai_ssl_transfer.engines.pretraining.schedules import CosineOptions, CosineScheduleHandler
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer
 from monai_ssl_transfer.methods.base import parameter_groups
 from monai_ssl_transfer.methods.simclr import SimCLR
 from monai_ssl_transfer.networks.encoders import build_encoder

@@ -30,7 +30,7 @@ from monai.data import MetaTensor
 from monai.inferers import SliceInferer
 from torch import Tensor
 
-from monai_ssl_transfer.engines.inference import SliceVolumeInferer
+from monai_ssl_transfer.engines.transfer.inference import SliceVolumeInferer
 from monai_ssl_transfer.networks.segmentation import build_unet
 from monai_ssl_transfer.views.windows import HUToChannels
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_ssl_transfer.data.store import SliceStore
-from monai_ssl_transfer.engines.embedding import WholeSliceDataset
-from monai_ssl_transfer.engines.knn import KNNOptions, LabelledEmbeddings, knn_classify
+from monai_ssl_transfer.engines.embedding.embed import WholeSliceDataset
+from monai_ssl_transfer.engines.pretraining.knn import KNNOptions, LabelledEmbeddings, knn_classify
 
 SHOTS, DRAWS, COPIES, HELD_OUT = 3, 40, 3, 3
 NEIGHBOURS = {"pictures": 3, "slices": 10, "phantoms": 10}

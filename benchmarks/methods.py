@@ -55,10 +55,10 @@ from views import ct_slices, rgb_pictures, windowed_picture
 
 from monai_ssl_transfer.data.order import ArithmeticBatchSampler
 from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
-from monai_ssl_transfer.engines.collapse import CollapseMonitor
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer, StepOptions
-from monai_ssl_transfer.engines.progress import PretrainingProgress
-from monai_ssl_transfer.engines.schedules import CosineOptions, CosineScheduleHandler
+from monai_ssl_transfer.engines.pretraining.collapse import CollapseMonitor
+from monai_ssl_transfer.engines.pretraining.progress import PretrainingProgress
+from monai_ssl_transfer.engines.pretraining.schedules import CosineOptions, CosineScheduleHandler
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer, StepOptions
 from monai_ssl_transfer.methods.barlow_twins import BarlowTwins
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, parameter_groups
 from monai_ssl_transfer.methods.dino import DINO, DINOSchedule

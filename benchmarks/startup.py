@@ -33,7 +33,7 @@ FIRST_STEP = """
 import sys
 from ignite.engine import Events
 from monai.bundle import ConfigParser
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer
 parser = ConfigParser()
 parser.read_config(sys.argv[1])
 parser.update({"dataset_dir": sys.argv[2], "output_dir": sys.argv[3], "encoder_name": "resnet18", "image_size": 32,

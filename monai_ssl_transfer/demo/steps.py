@@ -48,7 +48,7 @@ def knn_scores(store: Path, channels: str, image_size: int, weights: Path | None
     """
     import torch
 
-    from monai_ssl_transfer.engines.knn import KNNOptions, OnlineKNNHandler
+    from monai_ssl_transfer.engines.pretraining.knn import KNNOptions, OnlineKNNHandler
     from monai_ssl_transfer.networks import build_encoder
     from monai_ssl_transfer.weights import load_encoder_weights
 

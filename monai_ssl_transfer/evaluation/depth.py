@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from monai_ssl_transfer.engines.depth_loss import scale_and_shift
+from monai_ssl_transfer.engines.transfer.depth_loss import scale_and_shift
 from monai_ssl_transfer.errors import DataError
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_ssl_transfer.durable import write_durably
-from monai_ssl_transfer.engines.fingerprint import file_hash
-from monai_ssl_transfer.engines.run_config import CONFIG_FILE
+from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash
+from monai_ssl_transfer.engines.records.run_config import CONFIG_FILE
 from monai_ssl_transfer.errors import DataError, user_error_of
 from monai_ssl_transfer.evaluation.robustness import CLEAN, JudgedCase, RobustnessResult, judge_grid
 from monai_ssl_transfer.installation import project_folder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from monai_ssl_transfer.engines.export import FURTHER, LICENCE
-from monai_ssl_transfer.weights.terms import TERMS
+from monai_ssl_transfer.engines.pretraining.export import FURTHER, LICENCE
+from monai_ssl_transfer.weights.published.terms import TERMS
 
 _VERSION = r"(?:[ ,-]*(?:version |v)?\d(?:\.\d)?)?"
 _END = r"(?:[ -]licen[cs]e)?"

@@ -9,7 +9,7 @@ from typing import Any
 from monai_ssl_transfer.errors import ExportError
 from monai_ssl_transfer.export.licence_text import restriction
 from monai_ssl_transfer.export.run_folder import FinishedRun
-from monai_ssl_transfer.weights.known_files import known_file
+from monai_ssl_transfer.weights.published.files import known_file
 
 FLAG = "--licence-allows-redistribution"
 _BEGINNINGS = {"started_from": "start of the encoder", "continued_from": "earlier pretraining of the encoder"}

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_ssl_transfer.engines.fingerprint import file_hash
-from monai_ssl_transfer.engines.run_config import CONFIG_FILE, EVALUATED_FILE
+from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash
+from monai_ssl_transfer.engines.records.run_config import CONFIG_FILE, EVALUATED_FILE
 from monai_ssl_transfer.errors import ExportError
 from monai_ssl_transfer.weights import encoder_facts
 
@@ -99,7 +99,7 @@ class Evaluation:
     Args:
         summary: of ``summary.json``.
         settings: how it was measured, of ``evaluated.json``.
-        cases: which cases it judged (``engines.evaluated_cases``); empty for an older evaluation.
+        cases: which cases it judged (``engines.records.evaluated_cases``); empty for an older evaluation.
     """
 
     summary: dict[str, Any]

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import POOLINGS, build_encoder, mark_loaded
 from monai_ssl_transfer.weights.card import EncoderCard
-from monai_ssl_transfer.weights.changes import ConvertOptions, change_shape, noted
 from monai_ssl_transfer.weights.completeness import completeness
-from monai_ssl_transfer.weights.foreign import shapes_of
+from monai_ssl_transfer.weights.converting.changes import ConvertOptions, change_shape, noted
+from monai_ssl_transfer.weights.converting.reshape import POSITION
 from monai_ssl_transfer.weights.load import read_encoder
+from monai_ssl_transfer.weights.reading.foreign import shapes_of
 from monai_ssl_transfer.weights.report import first_names
-from monai_ssl_transfer.weights.reshape import POSITION
 
 
 def load_encoder(

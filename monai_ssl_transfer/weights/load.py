@@ -15,16 +15,16 @@ from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import mark_loaded, pooling_of
 from monai_ssl_transfer.weights.card import EncoderCard
 from monai_ssl_transfer.weights.completeness import BATCH_COUNTER, completeness
-from monai_ssl_transfer.weights.foreign import shapes_of
+from monai_ssl_transfer.weights.converting.reshape import POSITION, fit_position
 from monai_ssl_transfer.weights.input_channels import compare_input
+from monai_ssl_transfer.weights.inspecting.statistics import doubts, statistics_of
 from monai_ssl_transfer.weights.key_maps import KeyMap, encoder_map
 from monai_ssl_transfer.weights.load_record import write_load_record
 from monai_ssl_transfer.weights.projection import projection_weights
 from monai_ssl_transfer.weights.read import encoder_facts, encoder_path, read_encoder
+from monai_ssl_transfer.weights.reading.foreign import shapes_of
 from monai_ssl_transfer.weights.report import LoadReport, first_names
-from monai_ssl_transfer.weights.reshape import POSITION, fit_position
 from monai_ssl_transfer.weights.save import hash_tensors
-from monai_ssl_transfer.weights.statistics import doubts, statistics_of
 from monai_ssl_transfer.weights.values import not_finite, position_grid
 
 __all__ = ["encoder_path", "load_encoder_weights", "read_encoder", "starting_from"]

@@ -10,12 +10,12 @@ from torch import Tensor
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import encoder_spec
 from monai_ssl_transfer.weights.card import EncoderCard
+from monai_ssl_transfer.weights.converting.reshape import POSITION
 from monai_ssl_transfer.weights.facts import EncoderFacts, remember, remembered
-from monai_ssl_transfer.weights.files import Checkpoint, read_file
-from monai_ssl_transfer.weights.formats import FoundEncoder
 from monai_ssl_transfer.weights.key_maps import State
-from monai_ssl_transfer.weights.known_files import KnownFile, known_file
-from monai_ssl_transfer.weights.reshape import POSITION
+from monai_ssl_transfer.weights.published.files import KnownFile, known_file
+from monai_ssl_transfer.weights.reading.files import Checkpoint, read_file
+from monai_ssl_transfer.weights.reading.formats import FoundEncoder
 from monai_ssl_transfer.weights.save import ADAPTER_KEY, CARD_KEY, CARD_NAME, WEIGHTS_NAME, hash_tensors
 from monai_ssl_transfer.weights.values import find_checked, position_grid
 
@@ -52,7 +52,7 @@ def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
 
     Args:
         file: `encoder.safetensors`, the folder with it, its card `encoder.json`, or a checkpoint of any source in
-            `weights.sources`; nothing in it is executed.
+            `weights.reading.sources`; nothing in it is executed.
 
     Returns:
         The tensors under canonical names and the card; for files without a card it says what the tensors, and for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from monai_ssl_transfer.weights.statistics import GroupStatistics
+from monai_ssl_transfer.weights.inspecting.statistics import GroupStatistics
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from monai_ssl_transfer.networks.classification import MONAI_UNUSED
-from monai_ssl_transfer.weights.reshape_attention import fuse_qkv
+from monai_ssl_transfer.weights.converting.reshape_attention import fuse_qkv
 
 State = dict[str, Tensor]
 Table = tuple[tuple[str, str], ...]

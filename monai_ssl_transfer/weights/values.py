@@ -11,9 +11,9 @@ from torch import Tensor
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import encoder_spec
-from monai_ssl_transfer.weights.files import Checkpoint
-from monai_ssl_transfer.weights.formats import FoundEncoder, find_encoder, holders_of
 from monai_ssl_transfer.weights.key_maps import BATCH_COUNTER
+from monai_ssl_transfer.weights.reading.files import Checkpoint
+from monai_ssl_transfer.weights.reading.formats import FoundEncoder, find_encoder, holders_of
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COUNTS = (*FLOATS, torch.int16, torch.int32, torch.int64)

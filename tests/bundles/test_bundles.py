@@ -21,7 +21,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, load, verify
 from safetensors.torch import load_file
 
 from monai_ssl_transfer.data.store import SliceStore
-from monai_ssl_transfer.engines.embedding import read_embeddings
+from monai_ssl_transfer.engines.embedding.embed import read_embeddings
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(folder.name for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from monai_ssl_transfer.data.endoscopy.ingest import ingest_frames
 from monai_ssl_transfer.data.store import SliceStore
-from monai_ssl_transfer.engines.embedding import WholeSliceDataset, read_embeddings
+from monai_ssl_transfer.engines.embedding.embed import WholeSliceDataset, read_embeddings
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import build_encoder
 from monai_ssl_transfer.weights import load_encoder_weights

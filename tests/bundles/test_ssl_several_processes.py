@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_ssl_transfer.engines.checkpoint_files import checkpoints
+from monai_ssl_transfer.engines.checkpoints.files import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import torch
 
 from monai_ssl_transfer.data.mixed_stores import VISIT, MixedBatchSampler, MixedDataset, MixedStores, mixing_order
 from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
-from monai_ssl_transfer.engines.nonfinite import FiniteGuard
+from monai_ssl_transfer.engines.pretraining.nonfinite import FiniteGuard
 from monai_ssl_transfer.errors import DataError, TrainingError
 
 

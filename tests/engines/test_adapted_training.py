@@ -14,8 +14,8 @@ from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_ssl_transfer.engines.transfer import BestModelSaver, save_model
-from monai_ssl_transfer.engines.transfer_schedules import DecoderFirst, transfer_parameter_groups, transfer_schedule
+from monai_ssl_transfer.engines.transfer.fine_tuning import BestModelSaver, save_model
+from monai_ssl_transfer.engines.transfer.schedules import DecoderFirst, transfer_parameter_groups, transfer_schedule
 from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.networks import build_classifier, build_dense, build_detector, build_unet
 from monai_ssl_transfer.networks.adapters import BitFit, LastBlocks, LoRA, adapt

@@ -10,7 +10,7 @@ from PIL import Image
 from monai_ssl_transfer.data.audit.facts import PhotographFacts
 from monai_ssl_transfer.data.audit.items import PHOTOGRAPH, SCAN, Item
 from monai_ssl_transfer.data.audit.records import Record
-from monai_ssl_transfer.engines.audit_embeddings import record_embedder
+from monai_ssl_transfer.engines.embedding.audit_embeddings import record_embedder
 from monai_ssl_transfer.networks import build_encoder
 from monai_ssl_transfer.weights import EncoderCard, save_encoder
 

@@ -12,8 +12,8 @@ import pytest
 import tiny_run
 import torch
 
-from monai_ssl_transfer.engines.checkpoint_files import checkpoints, write_checkpoint
-from monai_ssl_transfer.engines.pretraining import StepOptions
+from monai_ssl_transfer.engines.checkpoints.files import checkpoints, write_checkpoint
+from monai_ssl_transfer.engines.pretraining.trainer import StepOptions
 from monai_ssl_transfer.errors import TrainingError
 
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

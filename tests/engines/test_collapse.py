@@ -10,8 +10,13 @@ import tiny_run
 import torch
 from torch import Tensor
 
-from monai_ssl_transfer.engines.collapse import CollapseMonitor, CollapseOptions, effective_rank, embedding_spread
-from monai_ssl_transfer.engines.pretraining import StepOptions
+from monai_ssl_transfer.engines.pretraining.collapse import (
+    CollapseMonitor,
+    CollapseOptions,
+    effective_rank,
+    embedding_spread,
+)
+from monai_ssl_transfer.engines.pretraining.trainer import StepOptions
 from monai_ssl_transfer.errors import TrainingError
 
 

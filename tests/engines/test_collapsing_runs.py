@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from monai_ssl_transfer.data.order import ArithmeticBatchSampler
 from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
-from monai_ssl_transfer.engines.collapse import CollapseMonitor, CollapseOptions
-from monai_ssl_transfer.engines.knn import KNNOptions, OnlineKNNHandler
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
-from monai_ssl_transfer.engines.progress import EpochRecords
+from monai_ssl_transfer.engines.pretraining.collapse import CollapseMonitor, CollapseOptions
+from monai_ssl_transfer.engines.pretraining.knn import KNNOptions, OnlineKNNHandler
+from monai_ssl_transfer.engines.pretraining.progress import EpochRecords
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer
 from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod
 from monai_ssl_transfer.methods.dino import DINO, DINOHeadOptions, DINOSchedule

@@ -9,8 +9,8 @@ import torch
 from ignite.engine import Events
 
 from monai_ssl_transfer.data.order import epoch_order
-from monai_ssl_transfer.engines.continued_run import ContinuedRun
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+from monai_ssl_transfer.engines.pretraining.continued_run import ContinuedRun
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer
 from monai_ssl_transfer.errors import TrainingError
 
 KIND = {"method": "tiny", "encoder": "tiny", "channels": "single"}
@@ -118,7 +118,7 @@ def test_another_kind_of_run_is_refused(first: PretrainingTrainer, tmp_path: Pat
 def test_another_optimizer_starts_with_fresh_moments(
     first: PretrainingTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from monai_ssl_transfer.engines.checkpoint_files import checkpoints, write_checkpoint
+    from monai_ssl_transfer.engines.checkpoints.files import checkpoints, write_checkpoint
 
     (path, *_) = checkpoints(tmp_path / "first" / "checkpoints")
     content = torch.load(path, weights_only=True)

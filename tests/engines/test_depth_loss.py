@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_ssl_transfer.engines.depth_loss import ScaleShiftInvariantLoss, scale_and_shift
+from monai_ssl_transfer.engines.transfer.depth_loss import ScaleShiftInvariantLoss, scale_and_shift
 from monai_ssl_transfer.errors import TrainingError
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_ssl_transfer.engines.detection import (
+from monai_ssl_transfer.engines.transfer.detection import (
     DetectionInferer,
     SummedDetectionLoss,
     collate_photographs,

@@ -21,8 +21,8 @@ from monai_ssl_transfer.data.phantoms.ct_scan import PhantomOptions, make_ct_pha
 from monai_ssl_transfer.data.phantoms.ct_writers import write_dicom_series, write_nifti
 from monai_ssl_transfer.data.phantoms.endoscopy_videos import write_mp4
 from monai_ssl_transfer.data.store import SliceStore
-from monai_ssl_transfer.engines.embedding import EmbeddingTable, WholeSliceDataset, read_embeddings
-from monai_ssl_transfer.engines.encoder_settings import FrameNormaliser, encoder_settings
+from monai_ssl_transfer.engines.embedding.embed import EmbeddingTable, WholeSliceDataset, read_embeddings
+from monai_ssl_transfer.engines.embedding.encoder_settings import FrameNormaliser, encoder_settings
 from monai_ssl_transfer.errors import DataError, TrainingError, UserError, WeightsError, user_error_of
 from monai_ssl_transfer.networks.encoders import build_encoder
 from monai_ssl_transfer.views.windows import channel_windows
@@ -256,7 +256,7 @@ def test_an_unfinished_table_has_no_name(scans: Path, ct_encoder: Path, tmp_path
 def test_rows_are_written_in_groups(
     scans: Path, ct_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ct_table: tuple[Any, Path]
 ) -> None:
-    monkeypatch.setattr("monai_ssl_transfer.engines.embedding_table.ROW_GROUP", 6)
+    monkeypatch.setattr("monai_ssl_transfer.engines.embedding.table.ROW_GROUP", 6)
     table = infer("ct_ssl_pretraining", scans, tmp_path, ct_encoder)
     assert pq.ParquetFile(tmp_path / "embeddings.parquet").num_row_groups == 2  # of 8 and 7 rows: batches of 4
     np.testing.assert_array_equal(table.vectors, ct_table[0].vectors)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import monai_ssl_transfer.methods
-from monai_ssl_transfer.engines.pretraining import StepOptions
+from monai_ssl_transfer.engines.pretraining.trainer import StepOptions
 from monai_ssl_transfer.methods import SSLMethod
 from monai_ssl_transfer.methods.batch_norm import CPUSyncBatchNorm, synchronise_batch_norm
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_ssl_transfer.engines.evaluated_cases import evaluated_cases
+from monai_ssl_transfer.engines.records.evaluated_cases import evaluated_cases
 
 
 def record(run: Path, data: Path, file: str) -> None:

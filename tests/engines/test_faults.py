@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import tiny_run
 
-from monai_ssl_transfer.engines import faults
-from monai_ssl_transfer.engines.faults import explained
+from monai_ssl_transfer.engines.pretraining import faults
+from monai_ssl_transfer.engines.pretraining.faults import explained
 
 LIMIT = 8  # seconds that a step may last
 
@@ -133,7 +133,7 @@ sys.path.insert(0, {tests!r})
 import torch, tiny_run
 import ignite.distributed as idist
 from ignite.engine import Events
-from monai_ssl_transfer.engines.lost_process import LostProcessWatch
+from monai_ssl_transfer.engines.pretraining.lost_process import LostProcessWatch
 torch.set_num_threads(1)
 Path({folder!r}, "imported_" + os.environ["RANK"]).touch()
 while len(list(Path({folder!r}).glob("imported_*"))) < 2:  # the limit is for steps, not for imports

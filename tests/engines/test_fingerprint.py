@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_ssl_transfer.engines.fingerprint import file_hash
+from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash
 from monai_ssl_transfer.errors import WeightsError
 
 

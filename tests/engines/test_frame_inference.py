@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from PIL import Image
 from torch import Tensor, nn
 
-from monai_ssl_transfer.engines.frame_inference import FrameInferer
+from monai_ssl_transfer.engines.transfer.frame_inference import FrameInferer
 from monai_ssl_transfer.errors import DataError, TrainingError
 
 MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

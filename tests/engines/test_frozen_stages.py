@@ -9,8 +9,8 @@ import torch
 from ignite.engine import Events
 from torch import Tensor
 
-from monai_ssl_transfer.engines.frozen_stages import FrozenStages, lower_stages
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
+from monai_ssl_transfer.engines.pretraining.frozen_stages import FrozenStages, lower_stages
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer
 from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods.base import SSLMethod
 from monai_ssl_transfer.methods.momentum import follow, momentum_copy

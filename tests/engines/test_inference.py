@@ -11,7 +11,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, 
 from torch import nn
 
 from monai_ssl_transfer.data.ct.slice_transforms import RestoreAffined
-from monai_ssl_transfer.engines.inference import PrecisionInferer, SliceVolumeInferer
+from monai_ssl_transfer.engines.transfer.inference import PrecisionInferer, SliceVolumeInferer
 from monai_ssl_transfer.errors import DataError, TrainingError
 
 PLS = np.array([[0, -1.0, 0, 0], [-1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]])

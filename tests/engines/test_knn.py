@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from monai_ssl_transfer.engines.knn import KNNOptions, LabelledEmbeddings, OnlineKNNHandler, answerable, knn_classify
+from monai_ssl_transfer.engines.pretraining.knn import (
+    KNNOptions,
+    LabelledEmbeddings,
+    OnlineKNNHandler,
+    answerable,
+    knn_classify,
+)
 from monai_ssl_transfer.errors import DataError
 
 

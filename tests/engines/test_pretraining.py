@@ -14,8 +14,8 @@ from torch import Tensor
 
 from monai_ssl_transfer.data.order import ArithmeticBatchSampler
 from monai_ssl_transfer.data.slices import SliceDataset, collate_slices
-from monai_ssl_transfer.engines.pretraining import StepOptions
-from monai_ssl_transfer.engines.step import Piece
+from monai_ssl_transfer.engines.pretraining.step import Piece
+from monai_ssl_transfer.engines.pretraining.trainer import StepOptions
 from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods.base import SampleKeys
 

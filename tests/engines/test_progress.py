@@ -10,10 +10,10 @@ import torch
 from ignite.engine import Events
 from torch import Tensor
 
-from monai_ssl_transfer.engines import progress
-from monai_ssl_transfer.engines.collapse import CollapseMonitor, CollapseOptions
-from monai_ssl_transfer.engines.pretraining import StepOptions
-from monai_ssl_transfer.engines.progress import PretrainingProgress
+from monai_ssl_transfer.engines.pretraining import progress
+from monai_ssl_transfer.engines.pretraining.collapse import CollapseMonitor, CollapseOptions
+from monai_ssl_transfer.engines.pretraining.progress import PretrainingProgress
+from monai_ssl_transfer.engines.pretraining.trainer import StepOptions
 
 
 class _WithMomentum(tiny_run.TinyMethod):

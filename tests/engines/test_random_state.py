@@ -6,7 +6,7 @@ import random
 import numpy as np
 import torch
 
-from monai_ssl_transfer.engines.random_state import random_states, set_random_states
+from monai_ssl_transfer.engines.checkpoints.random_state import random_states, set_random_states
 
 
 def test_all_generators_go_on_where_they_were() -> None:

@@ -10,8 +10,8 @@ from ignite.engine import Events
 
 from monai_ssl_transfer.data.order import ArithmeticBatchSampler
 from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer
-from monai_ssl_transfer.engines.run_length import RunLength, run_length
+from monai_ssl_transfer.engines.pretraining.run_length import RunLength, run_length
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer
 from monai_ssl_transfer.errors import TrainingError
 
 

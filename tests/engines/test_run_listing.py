@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from monai_ssl_transfer.cli import main
-from monai_ssl_transfer.engines.run_listing import run_row
-from monai_ssl_transfer.engines.run_tables import listing
+from monai_ssl_transfer.engines.records.run_listing import run_row
+from monai_ssl_transfer.engines.records.run_tables import listing
 from monai_ssl_transfer.errors import DataError
 
 

@@ -14,8 +14,8 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
-from monai_ssl_transfer.engines.git_state import git_state
-from monai_ssl_transfer.engines.run_record import RunRecord
+from monai_ssl_transfer.engines.records.git_state import git_state
+from monai_ssl_transfer.engines.records.run_record import RunRecord
 from monai_ssl_transfer.errors import TrainingError
 
 
@@ -64,7 +64,7 @@ CONFIG = {
     "sizes": {"views": [96, 32]},
     "store": {"_target_": "test_run_record.CountedStore"},
     "record": {
-        "_target_": "monai_ssl_transfer.engines.run_record.RunRecord",
+        "_target_": "monai_ssl_transfer.engines.records.run_record.RunRecord",
         "folder": "@output_dir",
         "store": "@store",
     },

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ignite.engine import Engine, Events
 from lightly.utils.lars import LARS
 
-from monai_ssl_transfer.engines.schedules import (
+from monai_ssl_transfer.engines.pretraining.schedules import (
     CosineOptions,
     CosineScheduleHandler,
     cosine,

@@ -12,8 +12,8 @@ import pytest
 import tiny_run
 import torch
 
-from monai_ssl_transfer.engines.checkpoint_files import write_checkpoint
-from monai_ssl_transfer.engines.shared_checkpoint import read_same_checkpoint
+from monai_ssl_transfer.engines.checkpoints.files import write_checkpoint
+from monai_ssl_transfer.engines.checkpoints.shared import read_same_checkpoint
 from monai_ssl_transfer.errors import TrainingError
 
 _READS = """
@@ -21,7 +21,7 @@ import os, sys
 from pathlib import Path
 import torch
 import ignite.distributed as idist
-from monai_ssl_transfer.engines.shared_checkpoint import read_same_checkpoint
+from monai_ssl_transfer.engines.checkpoints.shared import read_same_checkpoint
 from monai_ssl_transfer.errors import TrainingError
 rank, folder = int(os.environ["RANK"]), Path({folder!r})
 idist.initialize("gloo", init_method=f"file://{{folder}}/place", world_size=2, rank=rank)

@@ -9,8 +9,8 @@ from ignite.engine import Engine
 from monai.networks.nets import FlexibleUNet
 from torch import nn
 
-from monai_ssl_transfer.engines.transfer import BestModelSaver, initialise_encoder, load_model, save_model
-from monai_ssl_transfer.engines.transfer_schedules import (
+from monai_ssl_transfer.engines.transfer.fine_tuning import BestModelSaver, initialise_encoder, load_model, save_model
+from monai_ssl_transfer.engines.transfer.schedules import (
     DatasetEpoch,
     DecoderFirst,
     transfer_parameter_groups,

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
-from monai_ssl_transfer.engines.transfer_schedules import (
+from monai_ssl_transfer.engines.transfer.schedules import (
     DecoderFirst,
     transfer_parameter_groups,
 )

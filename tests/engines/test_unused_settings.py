@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_ssl_transfer.engines.unused_settings import refuse_unused_settings, typed_settings, unused_settings
+from monai_ssl_transfer.engines.records.unused_settings import refuse_unused_settings, typed_settings, unused_settings
 from monai_ssl_transfer.errors import TrainingError, user_error_of
 
 ROOT = Path(__file__).resolve().parents[2]

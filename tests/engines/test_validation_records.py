@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ignite.engine import Engine
 
-from monai_ssl_transfer.engines.validation_records import ValidationRecords
+from monai_ssl_transfer.engines.records.validation_records import ValidationRecords
 
 
 def test_one_line_per_validation_and_nothing_of_an_earlier_run(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_ssl_transfer.data.order import ArithmeticBatchSampler
 from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer, StepOptions
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer, StepOptions
 from monai_ssl_transfer.methods import (
     DINO,
     MAE,
@@ -174,6 +174,6 @@ def run(
 
 def checkpoints_in(folder: Path) -> Any:
     """The handler that saves and resumes."""
-    from monai_ssl_transfer.engines.checkpoint import ExactResumeHandler, ResumeOptions
+    from monai_ssl_transfer.engines.checkpoints.checkpoint import ExactResumeHandler, ResumeOptions
 
     return ExactResumeHandler(folder, {"seed": 3}, ResumeOptions(checkpoint_every=100))

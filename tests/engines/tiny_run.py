@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from monai_ssl_transfer.data.order import ArithmeticBatchSampler
 from monai_ssl_transfer.data.slices import SliceDataset, slice_loader
-from monai_ssl_transfer.engines.checkpoint import ExactResumeHandler, ResumeOptions
-from monai_ssl_transfer.engines.lost_process import MARGIN, LostProcessWatch
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer, StepOptions
-from monai_ssl_transfer.engines.progress import EpochRecords
-from monai_ssl_transfer.engines.schedules import CosineOptions, CosineScheduleHandler
+from monai_ssl_transfer.engines.checkpoints.checkpoint import ExactResumeHandler, ResumeOptions
+from monai_ssl_transfer.engines.pretraining.lost_process import MARGIN, LostProcessWatch
+from monai_ssl_transfer.engines.pretraining.progress import EpochRecords
+from monai_ssl_transfer.engines.pretraining.schedules import CosineOptions, CosineScheduleHandler
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer, StepOptions
 from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod
 from monai_ssl_transfer.methods.distributed import gather_detached
 

@@ -15,7 +15,7 @@ import torch
 from ignite.engine import Events
 from torch import Tensor, nn
 
-from monai_ssl_transfer.engines.pretraining import PretrainingTrainer, StepOptions
+from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer, StepOptions
 from monai_ssl_transfer.methods import SSLMethod
 from monai_ssl_transfer.methods.distributed import encode_interleaved
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from ignite.engine import Engine
 from torch import multiprocessing
 
-from monai_ssl_transfer.engines.transfer import BestModelSaver
+from monai_ssl_transfer.engines.transfer.fine_tuning import BestModelSaver
 from monai_ssl_transfer.errors import DataError, TrainingError
 from monai_ssl_transfer.evaluation.classification import compute_classification_metrics
 from monai_ssl_transfer.evaluation.classification_report import ClassificationMetric, FindingOptions

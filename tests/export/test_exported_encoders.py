@@ -13,7 +13,7 @@ import torch
 from monai.bundle import load
 from tiny_exports import ENCODERS, Exported, tiny_card
 
-from monai_ssl_transfer.engines.export import FURTHER, LICENCE, EncoderExporter
+from monai_ssl_transfer.engines.pretraining.export import FURTHER, LICENCE, EncoderExporter
 from monai_ssl_transfer.errors import ExportError
 from monai_ssl_transfer.export.bundle import ExportOptions, export_bundle
 from monai_ssl_transfer.methods.simclr import SimCLR

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monai_ssl_transfer.engines.export import FURTHER, LICENCE
+from monai_ssl_transfer.engines.pretraining.export import FURTHER, LICENCE
 from monai_ssl_transfer.export.licence_text import restriction
 
 PERMISSIVE = [

@@ -15,9 +15,9 @@ from PIL import Image
 from monai_ssl_transfer.data.endoscopy.hyperkvasir import class_names
 from monai_ssl_transfer.data.phantoms.ct_scan import PhantomOptions
 from monai_ssl_transfer.data.phantoms.ct_writers import write_lits_layout
-from monai_ssl_transfer.engines.export import LICENCE
-from monai_ssl_transfer.engines.run_config import config_text
-from monai_ssl_transfer.engines.transfer import save_model
+from monai_ssl_transfer.engines.pretraining.export import LICENCE
+from monai_ssl_transfer.engines.records.run_config import config_text
+from monai_ssl_transfer.engines.transfer.fine_tuning import save_model
 from monai_ssl_transfer.export.bundle import ExportOptions, export_bundle
 from monai_ssl_transfer.networks.encoders import build_encoder
 from monai_ssl_transfer.views.windows import normalisation

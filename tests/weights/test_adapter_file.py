@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from monai_ssl_transfer.engines.transfer import BestModelSaver, initialise_encoder, load_model
+from monai_ssl_transfer.engines.transfer.fine_tuning import BestModelSaver, initialise_encoder, load_model
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_classifier, build_dense, build_encoder
 from monai_ssl_transfer.networks.adapters import BitFit, LastBlocks, LoRA, NormOnly, adapt, merged_state

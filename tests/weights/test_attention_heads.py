@@ -8,13 +8,13 @@ import pytest
 import timm
 import torch
 
-from monai_ssl_transfer.engines.fingerprint import method_text
+from monai_ssl_transfer.engines.checkpoints.fingerprint import method_text
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.methods.simclr import SimCLR
 from monai_ssl_transfer.networks import build_classifier, build_encoder
 from monai_ssl_transfer.weights import load_encoder, load_encoder_weights, save_encoder
 from monai_ssl_transfer.weights.card import EncoderCard
-from monai_ssl_transfer.weights.convert import convert_file
+from monai_ssl_transfer.weights.converting.convert import convert_file
 from monai_ssl_transfer.weights.read import read_encoder
 
 NAME = "vit_small_moco_v3"

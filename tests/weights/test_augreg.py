@@ -15,8 +15,8 @@ from torch import Tensor
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_encoder
 from monai_ssl_transfer.weights import load_encoder_weights
-from monai_ssl_transfer.weights.augreg import augreg_to_timm
-from monai_ssl_transfer.weights.files import read_file
+from monai_ssl_transfer.weights.reading.augreg import augreg_to_timm
+from monai_ssl_transfer.weights.reading.files import read_file
 
 DEPTH, WIDTH, HEADS, PATCH, SIDE, CLASSES = 2, 12, 3, 4, 8, 5
 

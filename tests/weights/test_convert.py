@@ -18,7 +18,7 @@ from torch import nn
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_encoder
 from monai_ssl_transfer.weights import EncoderCard, read_encoder, save_encoder
-from monai_ssl_transfer.weights.convert import TARGETS, ConvertOptions, convert_file
+from monai_ssl_transfer.weights.converting.convert import TARGETS, ConvertOptions, convert_file
 from monai_ssl_transfer.weights.transformer_names import (
     from_monai_mae,
     from_monai_vit,

@@ -20,9 +20,9 @@ from monai_ssl_transfer.networks import build_classifier, build_dense, build_det
 from monai_ssl_transfer.networks.encoders import encoder_spec
 from monai_ssl_transfer.weights import EncoderCard, load_encoder_weights, save_encoder
 from monai_ssl_transfer.weights.built import load_encoder
-from monai_ssl_transfer.weights.convert import convert_file
-from monai_ssl_transfer.weights.reshape import change_channels
-from monai_ssl_transfer.weights.reshape_volume import inflate
+from monai_ssl_transfer.weights.converting.convert import convert_file
+from monai_ssl_transfer.weights.converting.reshape import change_channels
+from monai_ssl_transfer.weights.converting.reshape_volume import inflate
 
 TOLERANCE = 1e-9
 """Largest difference as a share of the largest value; a wrong tensor gives more than 1e-4."""

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from monai_ssl_transfer.errors import WeightsError
-from monai_ssl_transfer.weights.files import Checkpoint, read_file
+from monai_ssl_transfer.weights.reading.files import Checkpoint, read_file
 
 WEIGHT = torch.arange(6.0).reshape(2, 3)
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_classifier, build_dense, build_detector
-from monai_ssl_transfer.weights.files import Checkpoint
-from monai_ssl_transfer.weights.formats import FoundEncoder, find_encoder
+from monai_ssl_transfer.weights.reading.files import Checkpoint
+from monai_ssl_transfer.weights.reading.formats import FoundEncoder, find_encoder
 
 State = dict[str, Tensor]
 

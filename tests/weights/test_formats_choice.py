@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from monai_ssl_transfer.errors import WeightsError
-from monai_ssl_transfer.weights.files import Checkpoint
-from monai_ssl_transfer.weights.formats import FoundEncoder, find_encoder
+from monai_ssl_transfer.weights.reading.files import Checkpoint
+from monai_ssl_transfer.weights.reading.formats import FoundEncoder, find_encoder
 
 State = dict[str, Tensor]
 

@@ -14,8 +14,8 @@ from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_encoder
 from monai_ssl_transfer.weights import load_encoder_weights
 from monai_ssl_transfer.weights.built import load_encoder
-from monai_ssl_transfer.weights.files import read_file
-from monai_ssl_transfer.weights.formats import find_encoder
+from monai_ssl_transfer.weights.reading.files import read_file
+from monai_ssl_transfer.weights.reading.formats import find_encoder
 
 State = dict[str, Tensor]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from monai_ssl_transfer.cli import main
-from monai_ssl_transfer.engines.encoder_settings import encoder_settings
-from monai_ssl_transfer.engines.transfer import initialise_encoder
+from monai_ssl_transfer.engines.embedding.encoder_settings import encoder_settings
+from monai_ssl_transfer.engines.transfer.fine_tuning import initialise_encoder
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_classifier, build_encoder
 from monai_ssl_transfer.views.windows import channel_windows, normalisation

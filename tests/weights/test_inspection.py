@@ -14,22 +14,22 @@ import torch
 from torch import nn
 
 from monai_ssl_transfer.cli import main
-from monai_ssl_transfer.engines.transfer import initialise_encoder
+from monai_ssl_transfer.engines.transfer.fine_tuning import initialise_encoder
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_encoder, build_unet
 from monai_ssl_transfer.weights import (
     EncoderCard,
     encoder_facts,
-    known_list,
     load_encoder_weights,
     read_encoder,
     save_encoder,
     starting_from,
 )
-from monai_ssl_transfer.weights import known_files as register
 from monai_ssl_transfer.weights import read as reading
-from monai_ssl_transfer.weights.inspection import inspect_file
-from monai_ssl_transfer.weights.statistics import doubts, statistics_of
+from monai_ssl_transfer.weights.inspecting.inspection import inspect_file
+from monai_ssl_transfer.weights.inspecting.statistics import doubts, statistics_of
+from monai_ssl_transfer.weights.published import files as register
+from monai_ssl_transfer.weights.published import published_list
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_the_licence_of_a_known_file_is_shown_once(
 ) -> None:
     torch.save(trained.state_dict(), tmp_path / "given.pth")
     sha256 = hashlib.sha256((tmp_path / "given.pth").read_bytes()).hexdigest()
-    gastronet = replace(known_list.KNOWN_FILES[0], sha256=sha256)
+    gastronet = replace(published_list.KNOWN_FILES[0], sha256=sha256)
     monkeypatch.setattr(register, "KNOWN_FILES", (gastronet,))
     monkeypatch.setattr(reading, "_shown", set())
     for _ in range(2):

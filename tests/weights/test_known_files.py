@@ -11,9 +11,9 @@ import timm
 import torchvision
 
 from monai_ssl_transfer.networks import encoder_names
-from monai_ssl_transfer.weights.files import read_file
-from monai_ssl_transfer.weights.known_files import KNOWN_FILES, by_name, hash_in_name, known_file
-from monai_ssl_transfer.weights.terms import GASTRONET, TERMS
+from monai_ssl_transfer.weights.published.files import KNOWN_FILES, by_name, hash_in_name, known_file
+from monai_ssl_transfer.weights.published.terms import GASTRONET, TERMS
+from monai_ssl_transfer.weights.reading.files import read_file
 
 SWSL = "RN50_Billion-Scale-SWSL+GastroNet-5M_DINOv1.pth"
 

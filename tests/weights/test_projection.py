@@ -12,9 +12,9 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from monai_ssl_transfer.engines.export import EncoderExporter
-from monai_ssl_transfer.engines.transfer import initialise_encoder
-from monai_ssl_transfer.engines.transfer_schedules import encoder_parameter_names
+from monai_ssl_transfer.engines.pretraining.export import EncoderExporter
+from monai_ssl_transfer.engines.transfer.fine_tuning import initialise_encoder
+from monai_ssl_transfer.engines.transfer.schedules import encoder_parameter_names
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.methods.simclr import SimCLR
 from monai_ssl_transfer.networks import build_encoder, build_projected_classifier

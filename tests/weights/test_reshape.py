@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_ssl_transfer.errors import WeightsError
-from monai_ssl_transfer.weights import reshape
-from monai_ssl_transfer.weights.reshape_attention import fuse_qkv
-from monai_ssl_transfer.weights.reshape_volume import inflate
+from monai_ssl_transfer.weights.converting import reshape
+from monai_ssl_transfer.weights.converting.reshape_attention import fuse_qkv
+from monai_ssl_transfer.weights.converting.reshape_volume import inflate
 
 SEEDS = st.integers(0, 2**20)
 State = dict[str, Tensor]

@@ -16,7 +16,7 @@ from monai_ssl_transfer.networks.adapters import LoRA, adapt
 from monai_ssl_transfer.weights import EncoderCard, load_encoder_weights, save_encoder
 from monai_ssl_transfer.weights.adapter_file import save_adapter
 from monai_ssl_transfer.weights.built import load_encoder
-from monai_ssl_transfer.weights.inspection import inspect_file
+from monai_ssl_transfer.weights.inspecting.inspection import inspect_file
 
 ODD = {
     "int8": lambda tensor: tensor.to(torch.int8),

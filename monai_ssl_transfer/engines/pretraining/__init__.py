@@ -1,0 +1,1 @@
+"""Self-supervised pretraining: the trainer, its schedules, what watches it, and the encoder it writes."""

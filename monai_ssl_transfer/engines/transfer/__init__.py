@@ -1,0 +1,1 @@
+"""Fine-tuning: its start, its schedules and losses, and inference with what it made."""

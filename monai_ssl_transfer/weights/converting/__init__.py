@@ -1,0 +1,1 @@
+"""Encoders in other shapes and under the names of other libraries."""

@@ -1,0 +1,1 @@
+"""What a file of weights is and holds, for people and programs."""

@@ -1,0 +1,1 @@
+"""Published files of weights: what they are and under which terms they may be used."""
