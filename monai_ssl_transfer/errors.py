@@ -26,6 +26,10 @@ class ExportError(UserError):
     """A run cannot be handed out as it is."""
 
 
+class StudyError(UserError):
+    """A study cannot be read, planned or run as it was described."""
+
+
 def user_error_of(error: BaseException | None) -> UserError | None:
     """Return the `UserError` that an exception was raised from, at any depth of its chain, if there is one."""
     while error is not None and not isinstance(error, UserError):
