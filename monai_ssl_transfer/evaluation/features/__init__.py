@@ -1,0 +1,1 @@
+"""What an encoder's features are like, before anything is trained on them."""
