@@ -26,6 +26,10 @@ class ExportError(UserError):
     """A run cannot be handed out as it is."""
 
 
+class ExecutionError(UserError):
+    """Jobs cannot be run where they were asked to run."""
+
+
 class StudyError(UserError):
     """A study cannot be read, planned or run as it was described."""
 
