@@ -1,4 +1,4 @@
-"""Write the README's tables from the results of the benchmarks; nothing in them is typed by hand."""
+"""Write the tables of the README and of docs/benchmarks.md from the results; nothing in them is typed by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 def load(name: str) -> dict[str, Any]:
@@ -111,6 +112,40 @@ def rows() -> list[tuple[str, ...]]:
     ]
 
 
+def spread(cases: list[dict[str, Any]]) -> str:
+    """From the smallest to the largest ratio of some cases."""
+    ratios = [case["ratio"] for case in cases]
+    low, high = f"{min(ratios):.1f}x", f"{max(ratios):.1f}x"
+    return low if low == high else f"{low} to {high}"
+
+
+def digest() -> list[tuple[str, ...]]:
+    """The rows of the README: one per thing that is claimed."""
+    views, frames, engine, inference = (
+        load("views")["cases"],
+        load("frames")["cases"],
+        load("engine"),
+        load("inference"),
+    )
+    ours = load("store")["sides"]["slice store (ours, checked)"]
+    slices = f"{ours['to_npy']['median']:.2f}x at {ours['bytes_of_raw']:.0%} of the bytes"
+    low, high = engine["ratio_of_medians_95"]
+    step = f"{engine['ratio_of_minima']:.3f} of its time ({low:.3f} to {high:.3f})"
+    colour = [case for case in views if case["input"].startswith("rgb")]
+    grey = [case for case in views if not case["input"].startswith("rgb")]
+    return [
+        ("views of CT slices: SimCLR, MoCo v2, DINO", "lightly's transforms", spread(grey)),
+        ("views of photographs", "lightly's transforms", spread(colour)),
+        ("random slice from the store", "one .npy per slice", slices),
+        ("random slice from the store", "nibabel on .nii.gz", f"{ours['to_gzip']['median']:.0f}x"),
+        ("random frame from the store", "Pillow on the JPEG files", spread([case["read"] for case in frames])),
+        ("ingest of photographs", "Pillow: open, resize, save", spread([case["ingest"] for case in frames])),
+        ("pretraining on a CPU, ten methods and encoders", "lightly's documentation", spread(load("methods")["cases"])),
+        ("pretraining step", "bare PyTorch loop", step),
+        ("memory of a 512 x 512 x 800 volume to its mask", "limit 6 GiB", f"{inference['memory']['peak_gib']:.1f} GiB"),
+    ]
+
+
 def with_table(text: str, name: str, head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
     """The text with a table between the two marks of this name."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
@@ -122,8 +157,9 @@ def with_table(text: str, name: str, head: tuple[str, ...], body: list[tuple[str
 
 def main() -> None:
     """Replace the tables between their marks."""
-    text = README.read_text()
-    text = with_table(text, "benchmarks", ("what", "against", "ratio (95 % interval)", "load of the 2 cores"), rows())
+    head = ("what", "against", "ratio (95 % interval)", "load of the 2 cores")
+    PAGE.write_text(with_table(PAGE.read_text(), "benchmarks", head, rows()))
+    text = with_table(README.read_text(), "benchmarks", ("what", "against", "ratio"), digest())
     head = ("method, encoder", "seeds", "raw pixels", "untrained", "pretrained (95 %)", "clears both by 0.05")
     README.write_text(with_table(text, "learns", head, learns_rows()))
 
