@@ -19,6 +19,7 @@ from monai_ssl_transfer.data.order import epoch_order
 from monai_ssl_transfer.data.slices import SliceDataset
 from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash
 from monai_ssl_transfer.engines.embedding.embed import WholeSliceDataset, embed
+from monai_ssl_transfer.engines.embedding.nearest import nearest, weighted_vote
 from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer
 from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.weights import load_encoder_weights
@@ -84,34 +85,14 @@ def knn_classify(
 
     Returns:
         (Q,) int64 predicted classes.
+
+    Raises:
+        DataError: a query has no neighbour of another patient.
     """
     options = options or KNNOptions()
-    count = min(options.neighbours, len(bank.labels))
-    votes = []
-    for part, owners in zip(queries.split(512), patients.split(512), strict=True):
-        similarity, place = _nearest(bank, part, owners, count)
-        # a similarity of -inf is a slice of the same patient, whose weight is 0
-        weight = torch.exp((similarity - similarity[:, :1]) / options.temperature)
-        score = torch.zeros(len(part), classes, device=part.device)
-        votes.append(score.scatter_add_(1, bank.labels[place], weight).argmax(dim=1))
-    return torch.cat(votes)
-
-
-def _nearest(
-    bank: LabelledEmbeddings, queries: torch.Tensor, patients: torch.Tensor, count: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Running top-k over tiles of the bank: never more than 512 x 16,384 similarities at once."""
-    best = torch.full((len(queries), 0), 0.0, device=queries.device)
-    place = torch.zeros(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for start in range(0, len(bank.labels), 16_384):
-        tile = slice(start, start + 16_384)
-        similarity = queries @ bank.embeddings[tile].T
-        similarity.masked_fill_(patients[:, None] == bank.patients[tile], -torch.inf)
-        top, index = similarity.topk(min(count, similarity.shape[1]), dim=1)
-        best, place = torch.cat([best, top], dim=1), torch.cat([place, index + start], dim=1)
-        best, chosen = best.topk(min(count, best.shape[1]), dim=1)
-        place = place.gather(1, chosen)
-    return best, place
+    embeddings, owners = bank.embeddings, bank.patients
+    similarity, place = nearest(embeddings, queries, options.neighbours, owners, patients, cosine=False)
+    return weighted_vote(similarity, bank.labels[place], classes, options.temperature).argmax(dim=1)
 
 
 def answerable(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
