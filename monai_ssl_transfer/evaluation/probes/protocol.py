@@ -21,11 +21,15 @@ class ProbeOutcome:
         probabilities: (N, C) float32; a row adds up to 1, except where cases have several findings.
         chosen: the settings that were chosen on validation.
         tried: every setting with its score on validation (``score``; ``metric`` names it).
+        draws: (N, C) probabilities of every repeated draw of the training cases; ``probabilities`` are those of the
+            first. Never averaged over the draws: that would be an ensemble, which scores better than what it is
+            made of. Empty where nothing is drawn.
     """
 
     probabilities: Tensor
     chosen: dict[str, Any] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
+    draws: tuple[Tensor, ...] = ()
 
 
 class Probe(Protocol):
