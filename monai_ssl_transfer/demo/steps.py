@@ -12,19 +12,15 @@ from monai_ssl_transfer.installation import project_folder
 
 
 def run_bundle(files: Sequence[str], **overrides: Any) -> None:
-    """Do what ``python -m monai.bundle run`` does, in this process: importing MONAI anew costs seconds each time.
+    """Run a bundle in this process.
 
     Args:
         files: configuration files relative to the project folder, the bundle's own first.
         overrides: ids to override, as on the command line.
     """
-    from monai.bundle import ConfigWorkflow
+    from monai_ssl_transfer.engines.bundle_run import run_bundle as run
 
-    paths = [str(project_folder() / file) for file in files]
-    workflow = ConfigWorkflow(config_file=paths, workflow_type="train", logging_file=False, **overrides)
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
+    run([project_folder() / file for file in files], overrides)
 
 
 def run_folder(out: Path, arm: str, seed: int) -> Path:

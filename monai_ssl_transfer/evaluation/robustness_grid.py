@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_ssl_transfer.durable import write_durably
+from monai_ssl_transfer.engines.bundle_run import run_bundle
 from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash
 from monai_ssl_transfer.engines.records.run_config import CONFIG_FILE
 from monai_ssl_transfer.errors import DataError, user_error_of
@@ -151,8 +153,6 @@ class _Grid:
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Evaluate one cell in this process and write its cases; the record comes last."""
-        from monai.bundle import ConfigWorkflow
-
         from monai_ssl_transfer.evaluation.robustness_cases import judged_cases
 
         folder = self.folder(cell)
@@ -174,17 +174,8 @@ class _Grid:
         files = [*self.base, project_folder() / "configs" / "robustness" / f"{self.kind}.json"]
         with _quiet(self.options.out / "log.txt"):
             try:
-                workflow = ConfigWorkflow(
-                    [str(file) for file in files],
-                    meta_file=str(self.bundle / "metadata.json"),
-                    workflow_type="train",
-                    logging_file=False,
-                    **overrides,
-                )
-                workflow.initialize()
-                workflow.run()
-                metric, higher, rows = judged_cases(workflow.parser)
-                workflow.finalize()
+                meta = self.bundle / "metadata.json"
+                metric, higher, rows = run_bundle(files, overrides, meta, judged_cases)
             except Exception as error:
                 cause = user_error_of(error)
                 if cause is None:
@@ -224,6 +215,13 @@ def _data_kind(config: str) -> str:
     if "labelled_slices.LabelledSliceDataset" in config:
         return "ct_slices"
     if "labelled_cases.cases_to_evaluate" in config:
+        return "ct_volumes"
+    if "volumes.cases.volumes_to_evaluate" in config:
+        if re.search(r'"channels": "(z_score|percentile)"', config):
+            raise DataError(
+                "the run has volumes without HU (channels z_score or percentile) and the corruptions of scans are in HU: "
+                "give a run on CT."
+            )
         return "ct_volumes"
     raise DataError("this bundle has no validation of a task: give one of the task bundles with --bundle.")
 
