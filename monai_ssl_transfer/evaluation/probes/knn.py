@@ -79,10 +79,13 @@ class KNNProbe:
         if len(validation) == 0:
             raise DataError("The number of neighbours cannot be chosen without validation cases: give one number.")
         found = [votes(bank, validation, grid, self.temperature) for bank in banks]
-        scores = [[validation_score(one, validation) for one in shares] for shares in found]
-        means = torch.tensor(scores, dtype=torch.float64).mean(dim=0).tolist()
-        metric = score_name(validation)
-        return [{"neighbours": k, "metric": metric, "score": score} for k, score in zip(grid, means, strict=True)]
+        metric, tried = score_name(validation), []
+        for number, k in enumerate(grid):
+            scores = [validation_score(shares[number], validation) for shares in found]
+            known = [one for one in scores if one is not None]
+            mean = sum(known) / len(known) if known else None
+            tried.append({"neighbours": k, "metric": metric, "score": mean})
+        return tried
 
 
 def usable_neighbours(neighbours: tuple[int, ...], most: int) -> list[int]:

@@ -35,7 +35,9 @@ class ProbeOutcome:
 class Probe(Protocol):
     """Learns from frozen embeddings and predicts; a frozen dataclass of its published settings."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name in `PROBES`."""
 
     def predict(
         self, train: LabelledVectors, validation: LabelledVectors, test: LabelledVectors, seed: int
@@ -58,7 +60,7 @@ def score_name(data: LabelledVectors) -> str:
     return "mean_average_precision" if data.multilabel else "balanced_accuracy"
 
 
-def validation_score(probabilities: Tensor, data: LabelledVectors) -> float:
+def validation_score(probabilities: Tensor, data: LabelledVectors) -> float | None:
     """Judge predictions of the validation cases: higher is better.
 
     Args:
@@ -67,7 +69,10 @@ def validation_score(probabilities: Tensor, data: LabelledVectors) -> float:
 
     Returns:
         Mean recall of the classes that occur; for several findings the mean average precision of those that occur.
+        None where there is no case or no finding, or a probability is not a number.
     """
+    if len(data) == 0 or not bool(probabilities.isfinite().all()):
+        return None
     if not data.multilabel:
         predicted = probabilities.argmax(dim=1)
         hits = (predicted == data.targets).double()
@@ -82,7 +87,7 @@ def validation_score(probabilities: Tensor, data: LabelledVectors) -> float:
         for one in range(len(data.class_names))
         if data.targets[:, one].any()
     ]
-    return float(np.mean(columns)) if columns else float("nan")
+    return float(np.mean(columns)) if columns else None
 
 
 def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
@@ -91,9 +96,12 @@ def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         DataError: no setting has a score.
     """
-    known = [one for one in tried if not np.isnan(one["score"])]
+    known = [one for one in tried if one["score"] is not None]
     if not known:
-        raise DataError("No setting can be chosen: the validation cases have none of the findings, add cases.")
+        raise DataError(
+            "No setting of the probe has a score on the validation cases: add cases that have the findings, or lower "
+            "the learning rates."
+        )
     chosen = max(known, key=lambda one: one["score"])
     return {key: value for key, value in chosen.items() if key not in ("score", "metric")}
 
