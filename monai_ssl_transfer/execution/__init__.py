@@ -8,7 +8,7 @@ from monai_ssl_transfer.errors import ExecutionError
 from monai_ssl_transfer.execution.jobs import Executor, Job, Outcome
 from monai_ssl_transfer.execution.local_pool import LocalExecutor
 
-__all__ = ["EXECUTORS", "Executor", "Job", "LocalExecutor", "Outcome", "executor"]
+__all__ = ["EXECUTORS", "Executor", "Job", "LocalExecutor", "Outcome", "check_executor", "executor"]
 
 EXECUTORS = ("local", "ray")
 
@@ -35,12 +35,21 @@ def executor(
     Raises:
         ExecutionError: no executor is named so, or an address was given for the local one.
     """
+    check_executor(name, address)
     if name == "ray":
         from monai_ssl_transfer.execution.ray_cluster import RayExecutor
 
         return RayExecutor(address, workers=workers, retries=retries, log_dir=log_dir)
-    if name != "local":
-        raise ExecutionError(f"no executor is named {name!r}, give one of {', '.join(EXECUTORS)}")
-    if address is not None:
-        raise ExecutionError(f"--address {address} is for --executor ray, the local executor has none")
     return LocalExecutor(workers, retries, log_dir)
+
+
+def check_executor(name: str, address: str | None) -> None:
+    """Make sure that there is such an executor.
+
+    Raises:
+        ExecutionError: none is named so, or an address was given for the local one.
+    """
+    if name not in EXECUTORS:
+        raise ExecutionError(f"no executor is named {name!r}, give one of {', '.join(EXECUTORS)}")
+    if name == "local" and address is not None:
+        raise ExecutionError(f"the address {address} is for the executor ray, give --executor ray with it")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_ssl_transfer.execution.job_worker import SIGNALLED
 from monai_ssl_transfer.execution.jobs import Job, Outcome
 
 # the parent's search path first, so that the job finds what the parent finds
@@ -22,6 +23,7 @@ _START = (
     "import json, sys; message = json.load(sys.stdin); sys.path[:] = message['path']; "
     "from monai_ssl_transfer.execution.job_worker import work; work(message)"
 )
+_SIGNALS = {int(one) for one in signal.Signals}
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -44,7 +46,7 @@ class Ended:
 class JobProcess:
     """A running job.
 
-    It is the head of a process group, so that Ctrl-C reaches the parent only, and what the job has started ends with it.
+    It is the head of a process group: Ctrl-C reaches the parent only, and what the job has started ends with it.
 
     Args:
         job: what to do.
@@ -131,10 +133,11 @@ class JobProcess:
 
     def _epitaph(self, code: int) -> str:
         where = "" if self._log is None else f", see {self._log}"
-        if code == -signal.SIGKILL:
+        number = -code if code < 0 else code - SIGNALLED
+        if number == signal.SIGKILL:
             return (
                 f"the process of {self.job.id} was killed (SIGKILL), most likely for lack of memory{where}: give it "
                 "more memory or run fewer jobs at once"
             )
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        cause = signal.Signals(number).name if number in _SIGNALS else f"exit code {code}"
         return f"the process of {self.job.id} ended without an answer ({cause}){where}"

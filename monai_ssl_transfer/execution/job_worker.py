@@ -14,12 +14,25 @@ from typing import Any
 
 from monai_ssl_transfer.errors import user_error_of
 
+SIGNALLED = 128
+"""Exit codes above it tell the signal that ended the job, as those of a shell do."""
 _PARENT_CHECK_SECONDS = 0.3
 
 
 def work(message: dict[str, Any]) -> None:
-    """Do the job of a message of ``JobProcess`` and write the answer, as JSON, into its open file."""
-    threading.Thread(target=_follow, args=(message["parent"],), daemon=True).start()
+    """Do the job of a message of ``JobProcess`` and write the answer, as JSON, into its open file.
+
+    A second process does it, and this one waits: if Ray kills a worker and its child at the same time, the other of
+    the two is there to end all that the job has started.
+    """
+    guardian = os.getpid()
+    worker = os.fork()  # before there are threads
+    if worker:
+        _end_all_without(message["parent"])
+        _, status = os.waitpid(worker, 0)
+        code = os.waitstatus_to_exitcode(status)
+        os._exit(code if code >= 0 else SIGNALLED - code)
+    _end_all_without(guardian)
     faulthandler.enable()  # a crash in compiled code tells the log where it was
     try:
         answer = json.dumps({"value": _call(message["function"], message["arguments"])})
@@ -47,8 +60,12 @@ def _call(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _follow(parent: int) -> None:
-    """End this process and its children once the parent is gone, also after a SIGKILL of the parent."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_SECONDS)
-    os.killpg(0, signal.SIGKILL)
+def _end_all_without(parent: int) -> None:
+    """End the whole process group of the job once the parent is gone, also after a SIGKILL of the parent."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_CHECK_SECONDS)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=follow, daemon=True).start()

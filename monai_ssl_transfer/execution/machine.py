@@ -48,7 +48,7 @@ class Room:
         ):
             if asked > has + _ROUNDING:
                 return (
-                    f"{job.id} asks for {asked:g} {unit} but there are {has:.4g} here: ask for less, or use a cluster"
+                    f"{job.id} asks for {asked:g} {unit} and this machine has {has:.4g}: ask for less or use a cluster"
                 )
         return ""
 

@@ -24,7 +24,8 @@ def surroundings(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def fail(arguments: dict[str, Any]) -> dict[str, Any]:
-    Path(arguments["count"]).open("a").write("x")
+    with Path(arguments["count"]).open("a") as file:
+        file.write("x")
     raise ValueError("seven\nis not eight")
 
 
@@ -75,3 +76,39 @@ def overlap(arguments: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.02)
     own.unlink()
     return {"most": most}
+
+
+def meet(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Leave a mark and wait until there are as many as wanted: only jobs that run at the same time get past it."""
+    folder = Path(arguments["folder"])
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < arguments["wanted"]:
+        time.sleep(0.01)
+    return surroundings({})
+
+
+def lose_worker(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Kill the Ray worker that looks after this process, the first time."""
+    marks = Path(arguments["count"])
+    if not marks.exists():
+        marks.touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(300)
+    return {"process": os.getpid()}
+
+
+def lose_own_worker(mark: Path, number: int) -> int:
+    """A call of a pool: kills the worker that it runs in, the first time."""
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def always_die(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def refuse(number: int) -> int:
+    raise DataError(f"{number} is too large, give a smaller one")
