@@ -1,0 +1,1 @@
+"""Scores of frozen embeddings that order candidate encoders without training any of them."""
