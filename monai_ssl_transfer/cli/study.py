@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from monai_ssl_transfer.cli.commands import Commands
+from monai_ssl_transfer.cli.study_run import add_plan_and_run
 
 
 def _import_study(arguments: argparse.Namespace) -> int:
@@ -55,6 +56,7 @@ def add_study(commands: Commands) -> None:
     brought.add_argument("--margin", action="append", type=_margin, default=[], metavar="METRIC=VALUE", help=stated)
     brought.add_argument("--overwrite", action="store_true", help="replace an earlier import")
     brought.set_defaults(run=_import_study)
+    add_plan_and_run(kinds)
     report = kinds.add_parser("report", help="page, Markdown, LaTeX and CSV of a study")
     report.add_argument("study", type=Path, metavar="DIR", help="folder of the study")
     report.set_defaults(run=_report_study)
