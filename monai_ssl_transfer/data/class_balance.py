@@ -48,6 +48,60 @@ def class_labels(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str],
     return np.asarray([case[key] for case in cases], dtype=np.int64)
 
 
+def finding_targets(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str], key: str = "class") -> np.ndarray:
+    """What every case shows, where it may show several findings or none.
+
+    Args:
+        cases: each with a list of 0 and 1, one per finding, under ``key``.
+        class_names: one per finding.
+        key: where a case holds the list.
+
+    Returns:
+        (N, C) float32 of 0 and 1.
+
+    Raises:
+        DataError: a case without such a list.
+    """
+    for case in cases:
+        found = case.get(key)
+        if not isinstance(found, list | tuple) or len(found) != len(class_names) or not set(found) <= {0, 1}:
+            raise DataError(
+                f"{case.get('image', case.get('name'))} has no list of 0 and 1 for {len(class_names)} findings: give "
+                "class_names and the cases to match."
+            )
+    return np.asarray([case[key] for case in cases], dtype=np.float32).reshape(len(cases), len(class_names))
+
+
+def _counts(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str], key: str) -> np.ndarray:
+    """Images per class; one of several findings counts for each of them."""
+    if cases and isinstance(cases[0].get(key), list | tuple):
+        return finding_targets(cases, class_names, key).sum(axis=0).astype(np.int64)
+    return np.bincount(class_labels(cases, class_names, key), minlength=len(class_names))
+
+
+def positive_weights(targets: np.ndarray, balance: str, device: torch.device | str = "cpu") -> Tensor | None:
+    """Weights of the positives for a loss over several findings.
+
+    Args:
+        targets: (N, C) of 0 and 1, of the training images.
+        balance: "loss": negatives / positives of every finding (Wang et al. 2017, ChestX-ray8, section 4.1); "none".
+        device: where the loss is computed.
+
+    Returns:
+        (C,) float32, 1 for a finding that no image shows; None for "none".
+
+    Raises:
+        DataError: another balance; images of several findings cannot be drawn so that all are equally frequent.
+    """
+    if _checked(balance) == "sampler":
+        raise DataError("balance 'sampler' cannot make several findings equally frequent: choose loss or none.")
+    if balance == "none":
+        return None
+    positives = targets.sum(axis=0)
+    weights = np.divide(len(targets) - positives, positives, out=np.ones_like(positives), where=positives > 0)
+    return torch.tensor(weights, dtype=torch.float32, device=device)
+
+
 def class_support(
     cases: Mapping[str, Sequence[Mapping[str, Any]]], class_names: Sequence[str], key: str = "class"
 ) -> dict[str, dict[str, int]]:
@@ -56,7 +110,7 @@ def class_support(
     Args:
         cases: cases by part, as `divide_frames` returns them.
         class_names: one per class.
-        key: where a case holds its class.
+        key: where a case holds its class, or its list of findings.
 
     Returns:
         {part: {class name: images}}, with a 0 for every class that a part lacks.
@@ -64,10 +118,7 @@ def class_support(
     Raises:
         DataError: a case whose class is no number of a class.
     """
-    counts = {
-        part: np.bincount(class_labels(listed, class_names, key), minlength=len(class_names))
-        for part, listed in cases.items()
-    }
+    counts = {part: _counts(listed, class_names, key) for part, listed in cases.items()}
     width = max(len(name) for name in class_names)
     rows = [f"  {name:{width}}" + "".join(f"{counts[p][i]:>12}" for p in counts) for i, name in enumerate(class_names)]
     head = f"  {'':{width}}" + "".join(f"{part:>12}" for part in counts)

@@ -101,8 +101,13 @@ class LoadFramed(MapTransform):
 
     Args:
         keys: keys with the path of a photograph, replaced by (3, H, W) uint8, upright.
+        stretch: of 16-bit grey take the range that is used, not the high byte (`read_frame`).
         allow_missing_keys: pass over keys that a case does not have.
     """
+
+    def __init__(self, keys: KeysCollection, stretch: bool = False, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.stretch = stretch
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with its photographs read.
@@ -114,7 +119,7 @@ class LoadFramed(MapTransform):
         for key in self.key_iterator(case):
             path = str(case[key])
             case[f"{key}_path"] = path
-            case[key] = torch.from_numpy(read_frame(path).transpose(2, 0, 1).copy())
+            case[key] = torch.from_numpy(read_frame(path, self.stretch).transpose(2, 0, 1).copy())
         return case
 
 
@@ -274,12 +279,17 @@ class NormaliseFramed(MapTransform):
 
     Args:
         keys: keys of the frames.
+        channels: 3; or 1 for networks of one channel, which get the mean of the three normalised channels.
         allow_missing_keys: pass over keys that a case does not have.
     """
+
+    def __init__(self, keys: KeysCollection, channels: int = 3, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.channels = channels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with normalised frames."""
         case = dict(data)
         for key in self.key_iterator(case):
-            case[key] = normalise_frames(case[key])
+            case[key] = normalise_frames(case[key], self.channels)
         return case

@@ -73,7 +73,7 @@ UNREADABLE = (
 """What Pillow raises of damaged files."""
 
 
-def read_frame(path: str | Path) -> np.ndarray:
+def read_frame(path: str | Path, stretch: bool = False) -> np.ndarray:
     """Read a photograph as upright RGB.
 
     Grey and 1-bit pictures give three equal channels, palettes their colours; transparent pixels are laid on black
@@ -82,6 +82,8 @@ def read_frame(path: str | Path) -> np.ndarray:
 
     Args:
         path: JPEG, PNG, TIFF, BMP, GIF, WebP or JPEG 2000 file of one picture.
+        stretch: bring 16-bit grey from its own smallest and largest value to 0..255 instead, as radiographs need, of
+            whose 16 bits 10 or 12 are used (an even picture becomes black); pictures of 8 bits stay as they are.
 
     Returns:
         (rows, columns, 3) uint8, the caller's own.
@@ -90,7 +92,8 @@ def read_frame(path: str | Path) -> np.ndarray:
         DataError: no such file, no picture, a damaged or truncated one, several pictures in one file, or 32-bit pixels.
     """
     image, turn = _load(Path(path))
-    return _upright(_rgb(image, Path(path)), turn).copy()
+    pixels = _stretched(np.asarray(image)) if stretch and _is_deep_grey(image) else _rgb(image, Path(path))
+    return _upright(pixels, turn).copy()
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -217,6 +220,13 @@ def _rgb(image: Image.Image, path: Path) -> np.ndarray:
         image = image.convert("RGBA")
         return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image))[..., :3]
     return _colours(image, path)
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:
+    """16-bit grey (rows, columns) as (rows, columns, 3) uint8, its smallest value 0 and its largest 255."""
+    low, high = int(values.min()), int(values.max())
+    grey = np.rint((values.astype(np.float32) - low) * (255 / max(high - low, 1))).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _mask_values(image: Image.Image, path: Path) -> np.ndarray:

@@ -133,7 +133,7 @@ def _check(cases: Sequence[Case], stratum: str | None) -> None:
 
 def _stratum_of(case: Case, stratum: str) -> str:
     value = case[stratum]
-    if isinstance(value, str):
+    if stratum == "label" and isinstance(value, str):
         return "with mask" if value else "without mask"
     return str(value)
 

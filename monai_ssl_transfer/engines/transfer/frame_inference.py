@@ -26,19 +26,21 @@ class FrameInferer(Inferer):
     Args:
         image_size: side of the square that the network sees, pixels; that of the training.
         precision: "fp32" or "bf16".
+        channels: that the network takes: 3, or 1 (`normalise_frames`).
     """
 
-    def __init__(self, image_size: int, precision: str = "fp32") -> None:
+    def __init__(self, image_size: int, precision: str = "fp32", channels: int = 3) -> None:
         precision_context(precision, torch.device("cpu"))
         self.image_size = image_size
         self.precision = precision
+        self.channels = channels
 
     def __call__(self, inputs: Tensor, network: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Run the network on one photograph.
 
         Args:
             inputs: (1, 3, H, W) uint8, or float of 0..255.
-            network: (1, 3, S, S) float32, normalised -> (1, C, S, S) logits.
+            network: (1, channels, S, S) float32, normalised -> (1, C, S, S) logits.
             args: passed on to the network.
             kwargs: passed on to the network.
 
@@ -56,7 +58,7 @@ class FrameInferer(Inferer):
         image = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0]
         squared, place = letterbox(image.to(device_of(network, image.device)), self.image_size, "bilinear")
         with precision_context(self.precision, squared.device):
-            logits = network(normalise_frames(squared)[None], *args, **kwargs).float()
+            logits = network(normalise_frames(squared, self.channels)[None], *args, **kwargs).float()
         if logits.dim() != 4 or logits.shape[-2:] != squared.shape[-2:]:
             raise DataError(
                 f"the network returns {tuple(logits.shape)} for a photograph of {tuple(squared.shape[-2:])} pixels: "
