@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from monai_ssl_transfer.cli.commands import Commands
+from monai_ssl_transfer.cli.execution import add_executor_arguments
 
 
 def _ingest_ct(arguments: argparse.Namespace) -> int:
@@ -17,6 +18,8 @@ def _ingest_ct(arguments: argparse.Namespace) -> int:
         arguments.out,
         workers=arguments.workers,
         labels_csv=arguments.labels,
+        executor=arguments.executor,
+        address=arguments.address,
     )
     print(report.summary())
     return 0
@@ -36,6 +39,8 @@ def _ingest_frames(arguments: argparse.Namespace) -> int:
         duplicate_threshold=arguments.near_duplicates,
         labels_csv=arguments.labels,
         leave_out=arguments.leave_out,
+        executor=arguments.executor,
+        address=arguments.address,
     )
     print(report.summary())
     return 0
@@ -95,13 +100,13 @@ def add_ingest(commands: Commands) -> None:
     ct = kinds.add_parser("ct", help="DICOM and NIfTI CT of any folder tree")
     ct.add_argument("source", type=Path, metavar="SRC", help="folder that holds the scans, at any depth")
     ct.add_argument("--out", type=Path, required=True, metavar="STORE", help="slice store to create or to append to")
-    ct.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    _add_workers(ct)
     ct.add_argument("--labels", type=Path, default=None, metavar="CSV", help="body region per file or series")
     ct.set_defaults(run=_ingest_ct)
     frames = kinds.add_parser("frames", help="image files and videos of endoscopies, of any folder tree")
     frames.add_argument("source", type=Path, metavar="SRC", help="folder that holds images and videos, at any depth")
     frames.add_argument("--out", type=Path, required=True, metavar="STORE", help="store to create or to append to")
-    frames.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    _add_workers(frames)
     frames.add_argument("--longest-side", type=int, default=512, metavar="PIXELS", help="0 keeps sizes (default: 512)")
     frames.add_argument("--every", type=int, default=25, metavar="N", help="of videos every N-th frame (default: 25)")
     group = "its first (...) in a file's path names the patient (default: the folder; a video is its own group)"
@@ -113,6 +118,12 @@ def add_ingest(commands: Commands) -> None:
     held = "frames.json of a training run: its test photographs and their scenes are left out; or a text file of names"
     frames.add_argument("--leave-out", type=Path, default=None, metavar="FILE", help=held)
     frames.set_defaults(run=_ingest_frames)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    told = "processes, or files that a cluster reads at once (default: cores of this machine)"
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help=told)
+    add_executor_arguments(parser)
 
 
 def add_audit(commands: Commands) -> None:

@@ -1,4 +1,4 @@
-"""Worker processes: results in the order of the inputs, few at once, and no process left behind."""
+"""Worker processes, here or on a cluster: results in the order of the inputs, few at once, no process left behind."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from monai_ssl_transfer.errors import DataError
+from monai_ssl_transfer.execution import check_executor
 
 _Output = TypeVar("_Output")
+
+
+class Pool(Protocol):
+    """What calls functions elsewhere: a ``ProcessPoolExecutor``, a ``RayPool``."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+        """Begin a call; the ``result()`` of what is returned waits for it."""
+        ...
 
 
 _FEWER = "run the same command again with fewer --workers, it goes on where it stood"
@@ -48,8 +58,36 @@ def worker_pool(workers: int, remedy: str = _FEWER) -> Iterator[ProcessPoolExecu
             raise
 
 
+@contextmanager
+def distributed_pool(
+    workers: int, executor: str, address: str | None, folders: Sequence[Path]
+) -> Iterator[Pool | None]:
+    """Processes here (``worker_pool``) or on a Ray cluster.
+
+    Args:
+        workers: how many here.
+        executor: ``"local"`` or ``"ray"``.
+        address: of the cluster, see ``ray_cluster``.
+        folders: what every machine of the cluster must see.
+
+    Raises:
+        DataError: a process died.
+        ExecutionError: there is no such executor or cluster, a machine does not see a folder, or workers were lost
+            again and again.
+    """
+    check_executor(executor, address)
+    if executor == "local":
+        with worker_pool(workers) as pool:
+            yield pool
+        return
+    from monai_ssl_transfer.execution.ray_pool import ray_pool
+
+    with ray_pool(address, workers, folders) as cluster:
+        yield cluster
+
+
 def in_order(
-    pool: ProcessPoolExecutor | None, function: Callable[..., _Output], inputs: Iterable[tuple[Any, ...]], ahead: int
+    pool: Pool | None, function: Callable[..., _Output], inputs: Iterable[tuple[Any, ...]], ahead: int
 ) -> Iterator[_Output]:
     """Results in the order of the inputs, few at once: a store is the same for any number of workers.
 
@@ -62,7 +100,7 @@ def in_order(
     if pool is None:
         yield from (function(*arguments) for arguments in inputs)
         return
-    waiting: deque[Future[_Output]] = deque()
+    waiting: deque[Any] = deque()
     for arguments in inputs:
         waiting.append(pool.submit(function, *arguments))
         if len(waiting) > ahead:

@@ -119,7 +119,7 @@ class JobProcess:
         return {**os.environ, **threads, **seen}
 
     def _send(self, path: list[str]) -> None:
-        message = {"function": self.job.function, "arguments": self.job.arguments, "path": path}
+        message: dict[str, Any] = {"function": self.job.function, "arguments": self.job.arguments, "path": path}
         message |= {"parent": os.getpid(), "answer": self._answer.fileno()}
         stream = self._process.stdin
         with suppress(BrokenPipeError):  # it died at once: wait() tells

@@ -12,11 +12,13 @@ from typing import Any
 
 from monai_ssl_transfer.errors import ExecutionError
 
+logger = logging.getLogger(__name__)
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to Ray's makers
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would copy the working folder, data and all, to every machine
 }
 _SECONDS_TO_ANSWER = 10
+_ATTEMPTS = 3
 
 
 @contextmanager
@@ -43,26 +45,39 @@ def ray_cluster(
         return
     address = address or os.environ.get("RAY_ADDRESS")
     common = {"log_to_driver": show_output, "configure_logging": False, "logging_level": logging.WARNING}
+    session = None
     if address is not None:
         _ask(address)
-    try:
-        if address is not None:
-            session = None
-            ray.init(address=address, **common)
-        else:
-            own = {"num_cpus": cpus, "object_store_memory": object_store_mb * 10**6, "include_dashboard": False}
-            # the loopback address: nobody else's business, and a network that comes and goes does no harm
-            context = ray.init(address="local", _node_ip_address="127.0.0.1", **own, **common)
-            session = context.address_info["session_dir"]
-    except (OSError, RuntimeError, ValueError) as error:
-        where = "on this machine" if address is None else f"at {address}"
-        raise ExecutionError(f"Ray {where} cannot be used: {' '.join(str(error).split())}") from error
+        _connect(ray, address, common)
+    else:
+        own = {"num_cpus": cpus, "object_store_memory": object_store_mb * 10**6, "include_dashboard": False}
+        # the loopback address: nobody else's business, and a network that comes and goes does no harm
+        session = _connect(ray, "local", {"_node_ip_address": "127.0.0.1", **own, **common})
     try:
         yield ray
     finally:
         ray.shutdown()
         if session is not None:
             shutil.rmtree(session, ignore_errors=True)  # logs and sockets of a cluster that is gone
+
+
+def _connect(ray: Any, address: str, settings: dict[str, Any]) -> str | None:
+    """Connect and return the cluster's folder of logs and sockets."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return ray.init(address=address, **settings).address_info.get("session_dir")
+        except Exception as error:  # Ray raises this very class when a start takes longer than 30 s
+            if type(error) is Exception and attempt < _ATTEMPTS - 1:
+                logger.warning("Ray did not start in time, which is tried again: %s", error)
+                continue
+            if type(error) is Exception:
+                raise ExecutionError(
+                    f"Ray did not start on this machine in {_ATTEMPTS} times 30 seconds, most likely since the machine "
+                    "is too busy: try again later, or use --executor local"
+                ) from error
+            where = "on this machine" if address == "local" else f"at {address}"
+            raise ExecutionError(f"Ray {where} cannot be used: {' '.join(str(error).split())}") from error
+    return None
 
 
 def _module() -> Any:

@@ -88,11 +88,12 @@ def meet(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def lose_worker(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Kill the Ray worker that looks after this process, the first time."""
+    """Kill the Ray worker, whose child's child this process is, the first time."""
     marks = Path(arguments["count"])
     if not marks.exists():
         marks.touch()
-        os.kill(os.getppid(), signal.SIGKILL)
+        parent = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+        os.kill(int(parent[1]), signal.SIGKILL)
         time.sleep(300)
     return {"process": os.getpid()}
 

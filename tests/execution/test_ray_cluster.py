@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
+import nibabel as nib
+import numpy as np
 import pytest
 from execution_jobs import always_die, lose_own_worker, refuse
+from PIL import Image
 from processes import interrupt_program, wait_for_numbers, wait_until_gone
 
 from monai_ssl_transfer.cli import main
-from monai_ssl_transfer.data.phantoms.ct_dataset import write_phantom_dataset
-from monai_ssl_transfer.data.phantoms.endoscopy_dataset import write_endoscopy_phantoms
 from monai_ssl_transfer.data.redaction import private_folder
+from monai_ssl_transfer.data.store import SliceStore
 from monai_ssl_transfer.data.worker_pool import in_order
 from monai_ssl_transfer.errors import DataError, ExecutionError
 from monai_ssl_transfer.execution import Job, LocalExecutor, Outcome, executor
@@ -120,25 +123,45 @@ def test_ordered_calls_survive_a_lost_worker(ray: Any, tmp_path: Path) -> None:
     assert type(raised.value) is DataError
 
 
+def _write_scans(source: Path) -> None:
+    for number in range(5):
+        voxels = np.random.default_rng(number).integers(-1000, 1000, (24, 20, 4)).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.diag([-0.5, -0.5, 2, 1])), source / f"{number}.nii.gz")
+    (source / "broken.nii.gz").write_bytes((source / "1.nii.gz").read_bytes()[:300])
+
+
+def _write_frames(source: Path) -> None:
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 255, (20, 32, 48, 3), dtype=np.uint8)
+    for number, pixels in enumerate(pictures):
+        (source / f"patient{number % 3}").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(source / f"patient{number % 3}" / f"{number}.png")
+    with av.open(str(source / "video.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height = 48, 32
+        for pixels in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
 def _files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize("kind", ["ct", "frames"])
+@pytest.mark.parametrize("kind", [pytest.param("ct", marks=pytest.mark.slow), "frames"])
 def test_ingest_gives_the_same_store(ray: Any, tmp_path: Path, kind: str) -> None:
     source = tmp_path / "in"
-    if kind == "ct":
-        write_phantom_dataset(source, cases=4, size=32)
-    else:
-        write_endoscopy_phantoms(source, 2, 2, size=48)
-    (source / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    source.mkdir()
+    _write_scans(source) if kind == "ct" else _write_frames(source)
+    more = [] if kind == "ct" else ["--every", "4"]
     stores = {}
-    for name, more in (("one", ["1"]), ("ray", ["2", "--executor", "ray"])):
+    for name, where in (("one", ["--workers", "1"]), ("ray", ["--workers", "2", "--executor", "ray"])):
         private_folder(tmp_path / name).mkdir()
         (private_folder(tmp_path / name) / "salt").write_bytes(bytes(range(32)))
-        assert main(["ingest", kind, str(source), "--out", str(tmp_path / name), "--workers", *more]) == 0
+        assert main(["ingest", kind, str(source), "--out", str(tmp_path / name), *where, *more]) == 0
         stores[name] = _files(tmp_path / name) | _files(private_folder(tmp_path / name))
-    assert stores["ray"] == stores["one"] and len(stores["one"]) > 5
+        assert len(SliceStore(tmp_path / name)) == (20 if kind == "ct" else 25)
+    assert stores["ray"] == stores["one"]
 
 
 def test_every_machine_must_see_the_data(ray: Any, tmp_path: Path) -> None:

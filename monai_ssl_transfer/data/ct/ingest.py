@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from monai_ssl_transfer.data.redaction import open_salt, private_folder
 from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.data.store import SliceStore
 from monai_ssl_transfer.data.store_writer import SliceStoreWriter
-from monai_ssl_transfer.data.worker_pool import in_order, worker_pool
+from monai_ssl_transfer.data.worker_pool import Pool, distributed_pool, in_order
 from monai_ssl_transfer.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,14 @@ _FILES_PER_SCAN = 64
 
 
 def ingest_ct(
-    source: str | Path, store: str | Path, *, workers: int, labels_csv: str | Path | None = None, progress: bool = True
+    source: str | Path,
+    store: str | Path,
+    *,
+    workers: int,
+    labels_csv: str | Path | None = None,
+    progress: bool = True,
+    executor: str = "local",
+    address: str | None = None,
 ) -> IngestReport:
     """Put every CT slice below a folder into a slice store.
 
@@ -47,15 +53,18 @@ def ingest_ct(
         source: folder (or one file) with DICOM and NIfTI, in any order and depth, among other files.
         store: slice store to create or to append to; ``<store>.private`` beside it gets the salt and the clear file
             names.
-        workers: processes that read; 1 reads in this process.
+        workers: processes that read; 1 reads in this process. On a cluster about so many reads go on at once.
         labels_csv: body regions of the user, see ``read_labels_csv``; they replace those of the headers.
         progress: whether to show progress bars.
+        executor: ``"local"`` or ``"ray"``, for a Ray cluster whose machines see source and store at the same paths.
+        address: of the cluster; None starts one on this machine.
 
     Returns:
         The report, of this run and those before it.
 
     Raises:
         DataError: the source does not exist, nothing in it could be kept, or the store cannot be appended to.
+        ExecutionError: the cluster cannot be used.
     """
     source, store = Path(source).absolute(), Path(store).absolute()
     if not source.exists():
@@ -65,7 +74,7 @@ def ingest_ct(
     if not paths:
         links = f" but {len(problems)} folder(s) that cannot be searched ({problems[0].sentence})" if problems else ""
         raise DataError(f"{source} holds no files{links}, give the folder that holds the scans")
-    with SliceStoreWriter(store) as writer, worker_pool(workers) as pool:
+    with SliceStoreWriter(store) as writer, distributed_pool(workers, executor, address, (source, store)) as pool:
         stored = StoredSeries(store)
         pseudonyms = open_salt(store, bool(stored.numbers))
         account = Account(source, store, pseudonyms, read_report(store))
@@ -103,9 +112,7 @@ class StoredSeries:
         return self.store.series(number), self.store.index[own.start : own.stop]
 
 
-def _scan(
-    pool: ProcessPoolExecutor | None, chunks: list[list[str]], total: int, workers: int, progress: bool
-) -> list[FileScan]:
+def _scan(pool: Pool | None, chunks: list[list[str]], total: int, workers: int, progress: bool) -> list[FileScan]:
     scans: list[FileScan] = []
     with tqdm(total=total, desc="looking at files", unit="file", disable=not progress) as bar:
         for found in in_order(pool, scan_files, ((chunk,) for chunk in chunks), 4 * workers):
@@ -152,7 +159,7 @@ def find_label(labels: Mapping[str, BodyPart], path: str, source: Path, series_u
 
 
 def _run_jobs(
-    pool: ProcessPoolExecutor | None,
+    pool: Pool | None,
     jobs: list[SeriesJob],
     writer: SliceStoreWriter,
     stored: StoredSeries,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from monai_ssl_transfer.data.refusal import RefusedFile
 from monai_ssl_transfer.data.store import SeriesEntry, SliceStore
 from monai_ssl_transfer.data.store_frames import EncodedSlice
 from monai_ssl_transfer.data.store_writer import SliceStoreWriter
-from monai_ssl_transfer.data.worker_pool import in_order, worker_pool
+from monai_ssl_transfer.data.worker_pool import Pool, distributed_pool, in_order
 from monai_ssl_transfer.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -52,6 +51,8 @@ def ingest_frames(
     labels_csv: str | Path | None = None,
     leave_out: str | Path | None = None,
     progress: bool = True,
+    executor: str = "local",
+    address: str | None = None,
 ) -> FrameIngestReport:
     """Put every photograph and every n-th frame of every video below a folder into a frame store.
 
@@ -61,7 +62,7 @@ def ingest_frames(
     Args:
         source: folder (or one file) with image files and videos, among other files.
         store: frame store to create or to append to; ``<store>.private`` beside it gets the salt and the clear names.
-        workers: processes that read; 1 reads in this process.
+        workers: processes that read; 1 reads in this process. On a cluster about so many reads go on at once.
         longest_side: larger frames are made smaller to this many pixels, with their aspect ratio; 0 keeps their sizes.
         every: of a video, frames 0, ``every``, 2 ``every`` ... are taken.
         group_pattern: regular expression whose first capture group, in the path below ``source``, names the patient of
@@ -73,6 +74,8 @@ def ingest_frames(
         leave_out: ``frames.json`` of a training run, so that its test photographs and those of their scenes are not
             pretrained on, or a text file of one name per line.
         progress: whether to show a progress bar.
+        executor: ``"local"`` or ``"ray"``, for a Ray cluster whose machines see source and store at the same paths.
+        address: of the cluster; None starts one on this machine.
 
     Returns:
         The report, of this run and those before it.
@@ -80,6 +83,7 @@ def ingest_frames(
     Raises:
         DataError: the source does not exist, nothing in it could be kept, the store cannot be appended to or holds
             what shall be left out, or its frames were taken with other options.
+        ExecutionError: the cluster cannot be used.
     """
     options = FrameOptions(longest_side, every, crop, duplicate_threshold)
     source, store = Path(source).absolute(), Path(store).absolute()
@@ -98,7 +102,9 @@ def ingest_frames(
         refuse_stored([refusal.path for refusal, _ in others], SliceStore(store), pseudonyms)
         others += unwanted
         others += [(problem, False) for problem in problems]
-        with FileJournal(source, store, pseudonyms) as journal, worker_pool(workers) as pool:
+        seen = (source, private_folder(store))  # where videos wait for their turn
+        distributed = distributed_pool(workers, executor, address, seen)
+        with FileJournal(source, store, pseudonyms) as journal, distributed as pool:
             run = _Run(writer, journal, options, len(frames) + len(videos), progress)
             refusals: list[RefusedFile] = []
             jobs = plan_jobs(frames, videos, grouping, labels, refusals)
@@ -128,7 +134,7 @@ class _Run:
         self.added = 0
         self.kept_any = False
 
-    def carry_out(self, pool: ProcessPoolExecutor | None, jobs: Iterator[FrameJob], workers: int) -> None:
+    def carry_out(self, pool: Pool | None, jobs: Iterator[FrameJob], workers: int) -> None:
         """Do all jobs, in their order."""
         shutil.rmtree(self._spool, ignore_errors=True)  # what a killed run left
         self._spool.mkdir(parents=True)
