@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from monai.data import MetaTensor
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.evaluation.frame_segmentation_report import FrameRow, FrameSegmentationReport, label_map
 
 logger = logging.getLogger(__name__)
 
+PICTURES, PICTURE_LIST = "overlays", "cases.json"
 TRUTH_COLOUR = (60, 255, 60)
 PREDICTION_COLOUR = (70, 170, 255)
 _LONGEST_SIDE = 480
@@ -58,15 +61,23 @@ class OverlayPage:
         output_dir: where the page goes.
         examples: photographs of each kind.
         case_key: item of the batch that names the photograph.
+        pictures: also keep the picture of every photograph in ``overlays/``, with ``cases.json`` (case -> file), so
+            that several models can be looked at on the same photographs.
     """
 
     def __init__(
-        self, report: FrameSegmentationReport, output_dir: str | Path, examples: int = 6, case_key: str = "name"
+        self,
+        report: FrameSegmentationReport,
+        output_dir: str | Path,
+        examples: int = 6,
+        case_key: str = "name",
+        pictures: bool = False,
     ) -> None:
         self.report = report
         self.path = Path(output_dir) / "overlays.html"
         self.examples = examples
         self.case_key = case_key
+        self.pictures = pictures
         self._jpegs: dict[str, bytes] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -92,8 +103,24 @@ class OverlayPage:
         ]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(_page(overlays, self.examples), encoding="utf-8")
+        if self.pictures:
+            write_pictures(self._jpegs, self.path.with_name(PICTURES))
         self._jpegs = {}
         logger.info("contours of truth and prediction can be seen in %s", self.path)
+
+
+def write_pictures(jpegs: Mapping[str, bytes], folder: Path) -> None:
+    """Write pictures by case; the list of them comes last.
+
+    Args:
+        jpegs: case -> JPEG bytes.
+        folder: made if it does not exist.
+    """
+    files = {case: f"{number:06d}.jpg" for number, case in enumerate(jpegs)}
+    for case, content in jpegs.items():
+        write_durably(folder / files[case], lambda file, content=content: file.write(content))  # type: ignore[misc]
+    listed = json.dumps(files, indent=1) + "\n"
+    write_durably(folder / PICTURE_LIST, lambda file: file.write(listed.encode()))
 
 
 def overlay_jpeg(image: torch.Tensor, truth: np.ndarray, prediction: np.ndarray) -> bytes:

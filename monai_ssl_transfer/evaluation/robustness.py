@@ -114,21 +114,38 @@ def judge_grid(
             raise DataError(
                 f"{corruption} {severity} judged other cases than the clean run: delete its cell and go on."
             )
-    weights = _weights([one.group for one in first], draws, seed)
-    scores = {name: _scores(found, weights) for name, found in rows.items()}
+    weights = group_draws([one.group for one in first], draws, seed)
+    scores = {name: drawn_scores(found, weights) for name, found in rows.items()}
     return _result(scores, metric, higher_is_better, len({one.case for one in first}), len({r.group for r in first}))
 
 
-def _weights(groups: Sequence[str], draws: int, seed: int) -> np.ndarray:
-    """(1 + draws, cases): how often each case counts; first the data themselves."""
+def group_draws(groups: Sequence[str], draws: int, seed: int) -> np.ndarray:
+    """Draw groups with replacement, all cases of a group together.
+
+    Args:
+        groups: of every row of a cell.
+        draws: number of them.
+        seed: of them; the same one gives the same draws for every cell of the same cases.
+
+    Returns:
+        (1 + draws, rows): how often each row counts; first the data themselves.
+    """
     names, number = np.unique(groups, return_inverse=True)
     random = np.random.Generator(np.random.Philox(seed))
     counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     return np.concatenate([np.ones((1, len(number))), counts[:, number]]).astype(np.float32)
 
 
-def _scores(rows: Sequence[JudgedCase], weights: np.ndarray) -> np.ndarray:
-    """(1 + draws,) scores; a stratum that a draw lacks is left out of it."""
+def drawn_scores(rows: Sequence[JudgedCase], weights: np.ndarray) -> np.ndarray:
+    """Score a cell in every draw of groups.
+
+    Args:
+        rows: the cell's judged cases.
+        weights: (1 + draws, rows) of `group_draws`.
+
+    Returns:
+        (1 + draws,) scores; a stratum that a draw lacks is left out of it.
+    """
     strata, number = np.unique([one.stratum for one in rows], return_inverse=True)
     member = np.eye(len(strata))[number]
     gained = np.array([one.gained for one in rows])[:, None] * member

@@ -3,7 +3,8 @@
 | evaluation | values per case | values of the whole test set |
 |---|---|---|
 | segmentation | dice, iou, precision, recall, hd95, nsd; with several classes their mean, and `<class>_dice` ...; `dice_positives` where some cases do not show the class | |
-| classification | accuracy (0 or 1; several findings: the share called rightly) | balanced_accuracy, macro_f1, mcc, auroc, average_precision, sensitivity_at_specificity_0.9 ... |
+| several findings per image | | auroc, average_precision, `<finding>_auroc`, `<finding>_average_precision` |
+| classification | accuracy (0 or 1) | balanced_accuracy, macro_f1, mcc, auroc, average_precision, sensitivity_at_specificity_0.9 ... |
 | detection | best_iou | map, map_50, map_75, recall, f1 |
 | depth | rmse_mm, mae_mm, median_relative_error | |
 
@@ -88,6 +89,8 @@ def _values(folder: Path) -> list[Value]:
         ]
     if {"name", "hits", "best_iou"} <= header:
         return list(_detection(folder, rows, judged, groups))
+    if {"name", "positives", "auroc", "average_precision"} <= header:
+        return list(_findings(folder, rows))
     if {"name", "support", "auroc"} <= header:
         return list(_classification(folder, judged))
     raise DataError(f"{folder / 'metrics.csv'} is of no evaluation that is known here: use one of the task bundles.")
@@ -126,15 +129,17 @@ def _positives(rows: list[Row], names: list[str], groups: Mapping[str, str]) -> 
 
 def _classification(folder: Path, judged: list[Row]) -> Iterator[Value]:
     """Right or wrong per case, and what is only known of all cases together."""
-    right: dict[str, list[float]] = {}
-    groups: dict[str, str] = {}
-    for row in judged or _of_predictions(folder):
-        groups[row["case"]] = row["group"]
-        sums = right.setdefault(row["case"], [0.0, 0.0])
-        sums[0] += float(row["gained"])
-        sums[1] += float(row["possible"])
-    yield from ((case, groups[case], "accuracy", sums[0] / sums[1]) for case, sums in right.items() if sums[1])
+    right = judged or _of_predictions(folder)
+    yield from ((row["case"], row["group"], "accuracy", _number(row, "gained")) for row in right)
     yield from (("", "", name, value) for name, value in _summary(folder) if name != "accuracy" or not right)
+
+
+def _findings(folder: Path, rows: list[Row]) -> Iterator[Value]:
+    """Several findings per image: what judged.csv holds of a case is a share of the AUROC, no value of its own."""
+    for row in rows:
+        for metric in ("auroc", "average_precision"):
+            yield "", "", f"{row['name']}_{metric}", _number(row, metric)
+    yield from (("", "", name, value) for name, value in _summary(folder))
 
 
 def _detection(folder: Path, rows: list[Row], judged: list[Row], groups: Mapping[str, str]) -> Iterator[Value]:

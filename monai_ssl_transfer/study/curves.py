@@ -51,7 +51,7 @@ def curve_svg(curve: Curve, colours: dict[str, str]) -> str:
     """Draw one set of curves as SVG: points are runs, lines join their means."""
     fractions = sorted({fraction for points in curve.points.values() for fraction in points})
     values = [value for points in curve.points.values() for runs in points.values() for value in runs]
-    low, high, ticks = _axis(min(values), max(values))
+    low, high, ticks = axis(min(values), max(values))
 
     def x(fraction: float) -> float:
         if len(fractions) == 1:
@@ -89,8 +89,8 @@ def curve_svg(curve: Curve, colours: dict[str, str]) -> str:
     )
 
 
-def _axis(smallest: float, largest: float) -> tuple[float, float, list[float]]:
-    """Ends and ticks of an axis that holds all values."""
+def axis(smallest: float, largest: float) -> tuple[float, float, list[float]]:
+    """Return the ends and the round ticks of an axis that holds all values."""
     spread = max(largest - smallest, 1e-9 * max(abs(largest), 1.0), 1e-12)
     power = 10.0 ** math.floor(math.log10(spread))
     step = next(step for step in (power / 5, power / 2, power, power * 2, power * 5) if spread / step <= 5)

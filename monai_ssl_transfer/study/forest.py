@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from monai_ssl_transfer.study.analysis import ALPHA, Compared
 from monai_ssl_transfer.study.printing import amount, interval, p_value, percent
 
-# Okabe and Ito's colours, told apart by most of those who see red and green alike; blue first.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+# Okabe and Ito's colours, told apart by most of those who see red and green alike; blue first, and a brown for an eighth.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31")
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
@@ -33,10 +33,12 @@ def forest(rows: Sequence[tuple[Compared, float]], colours: dict[str, str]) -> s
     limit = _limit([one for one, _ in rows])
     ticks = _ticks(limit)
     lines, last = [], ""
+    several = len({one.comparison.candidate.protocol for one, _ in rows}) > 1
     for one, p in rows:
         cell = one.comparison.candidate
         labels = "" if cell.fraction == 1 else f", {percent(cell.fraction)}"
-        heading = f"{cell.task}{labels}: {one.metric.name}"
+        protocol = f", {cell.protocol}" if several and cell.protocol else ""
+        heading = f"{cell.task}{labels}{protocol}: {one.metric.name}"
         shown = f"<div class='where'>{html.escape(heading)}</div>" if heading != last else ""
         last = heading
         lines.append(shown + _forest_row(one, p, limit, ticks, colours))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from monai_ssl_transfer.study.analysis import Analysis, Compared, FamilyResult
 from monai_ssl_transfer.study.answer import Answer, answer
 from monai_ssl_transfer.study.comparison_tables import case_table, family_table, margin_table
 from monai_ssl_transfer.study.curves import curve_svg, curves
 from monai_ssl_transfer.study.forest import colours_of, forest
+from monai_ssl_transfer.study.html_tables import html_table, minus_signs
+from monai_ssl_transfer.study.page_style import STYLE
+from monai_ssl_transfer.study.recommendation import recommendations
 from monai_ssl_transfer.study.results import Cell
+from monai_ssl_transfer.study.section import Section
 from monai_ssl_transfer.study.tables import (
     Table,
     experiment_table,
@@ -19,48 +23,19 @@ from monai_ssl_transfer.study.tables import (
     missing_lines,
 )
 
-STYLE = """
-:root{--line:#d9d9d9;--soft:#666}
-*{box-sizing:border-box}
-body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:0 auto;padding:1.2rem 1rem 4rem;color:#1b1b1b;
-background:#fff}
-h1{font-size:1.7rem;line-height:1.2;margin:.4rem 0}h2{font-size:1.25rem;margin:2.4rem 0 .4rem}
-h3{font-size:1rem;margin:1.5rem 0 .3rem}
-p,ul{max-width:48rem}li{margin:.25rem 0}.soft,.note{color:var(--soft);font-size:.86rem}
-.answer{border-left:4px solid #0072B2;padding:.1rem 0 .1rem 1rem;margin:1rem 0}
-.scroll{overflow-x:auto;margin:.4rem 0}
-table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
-th,td{padding:.22rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;vertical-align:top}
-th{font-weight:600;border-bottom:1.5px solid #555;vertical-align:bottom;white-space:normal;min-width:4.5rem}
-th.name,td.name{text-align:left}tr.shown td{font-weight:650;background:#eef5fb}
-nav{font-size:.9rem}nav a{margin-right:1rem}
-.key{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.86rem}.key i{display:inline-block;width:.8rem;height:.8rem;
-border-radius:50%;margin-right:.35rem;vertical-align:-1px}
-.forest .where{font-size:.8rem;font-weight:600;margin-top:.3rem}
-.row{display:grid;grid-template-columns:11rem 1fr 13rem;gap:.5rem;align-items:center;font-size:.8rem}
-.row svg{width:100%;height:22px;overflow:visible;display:block}.say{font-variant-numeric:tabular-nums}
-.grid{stroke:#e4e4e4}.zero{stroke:#444;stroke-width:1.5}svg text{font:11px system-ui,sans-serif;fill:#444}
-.curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(19rem,1fr));gap:1rem}
-figure{margin:0}figcaption{font-size:.82rem;font-weight:600}figure svg{width:100%;height:auto;display:block}
-@media(max-width:640px){.row{grid-template-columns:6.6rem 1fr;gap:.1rem .4rem}.row .say{grid-column:2;color:var(--soft);
-margin-bottom:.25rem}body{font-size:15px}}
-@media print{@page{margin:13mm}@page wide{size:A4 landscape;margin:10mm}#comparisons{page:wide}
-body{max-width:none;padding:0;font-size:10pt}.scroll{overflow:visible}nav{display:none}
-table{font-size:6.6pt;width:100%}th,td{padding:.1rem .25rem;white-space:normal;min-width:0}th{min-width:0}
-td:not(.name){white-space:nowrap}h2,h3,.where{break-after:avoid}tr,.row,figure{break-inside:avoid}
-tr.shown td,.forest *,.key i{print-color-adjust:exact;-webkit-print-color-adjust:exact}
-.curves{grid-template-columns:repeat(3,1fr)}.row{grid-template-columns:9rem 1fr 11rem;font-size:7.5pt}}
-"""
-
-
 _SENTENCES = 8
 
 
-def report_page(analysis: Analysis) -> str:
-    """Return the page: answer, plots, tables, what was not run, how it was computed."""
+def report_page(analysis: Analysis, parts: Sequence[Section] = (), unfinished: Sequence[str] = ()) -> str:
+    """Return the page: recommendation, answer, plots, tables, what was not run, how it was computed.
+
+    Args:
+        analysis: every number.
+        parts: further sections, of a study that was run here.
+        unfinished: what became of the declared runs without a value; without it they are listed by the declaration.
+    """
     declaration = analysis.declaration
-    names = list(dict.fromkeys(one.cell.initialisation for one in declaration.cells))
-    colours = colours_of(names)
+    colours = study_colours(analysis)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in declaration.notes)
     sections = {
         "Answer": _answers(answer(result) for result in analysis.families),
@@ -70,7 +45,8 @@ def report_page(analysis: Analysis) -> str:
         "Results": _experiments(analysis),
         "Comparisons": _families(analysis),
         "Published headline numbers": _optional(headline_table(analysis)),
-        "Not run": _missing(analysis),
+        **{part.title: section_html(part) for part in parts},
+        "Not run": _missing(unfinished or missing_lines(analysis)),
         "How it was computed": _methods(),
     }
     kept = {name: text for name, text in sections.items() if text}
@@ -81,46 +57,45 @@ def report_page(analysis: Analysis) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(declaration.title)}</title><style>{STYLE}</style></head><body>"
         f"<h1>{html.escape(declaration.title)}</h1><p class='soft'>{html.escape(declaration.source)}</p>"
-        f"<nav>{links}</nav>{body}</body></html>\n"
+        f"{_in_short(analysis)}<nav>{links}</nav>{body}</body></html>\n"
     )
 
 
-def html_table(table: Table) -> str:
-    """Return a table with its title and note as HTML; it scrolls within itself where it is too wide."""
-
-    def line(cells: tuple[str, ...], tag: str, shown: bool = False) -> str:
-        texts = "".join(
-            f"<{tag}{' class=name' if index < table.names else ''}>{html.escape(_minus(cell))}</{tag}>"
-            for index, cell in enumerate(cells)
-        )
-        return f"<tr{' class=shown' if shown else ''}>{texts}</tr>"
-
-    rows = "".join(line(row, "td", index in table.bold) for index, row in enumerate(table.rows))
-    note = f"<p class='note'>{html.escape(table.note)}</p>" if table.note else ""
-    return (
-        f"<h3>{html.escape(table.title)}</h3><div class='scroll' tabindex='0'><table><thead>{line(table.header, 'th')}"
-        f"</thead><tbody>{rows}</tbody></table></div>{note}"
-    )
+def study_colours(analysis: Analysis) -> dict[str, str]:
+    """Return the colour of every declared initialisation, the same in all pictures of a report."""
+    return colours_of(list(dict.fromkeys(one.cell.initialisation for one in analysis.declaration.cells)))
 
 
-def _minus(cell: str) -> str:
-    """A true minus sign where a number begins with a hyphen."""
-    return " ".join(
-        word.replace("-", "−", 1) if word.lstrip("(")[:1] == "-" and word.lstrip("(")[1:2].isdigit() else word
-        for word in cell.split(" ")
-    )
+def section_html(part: Section) -> str:
+    """Return a section without its heading as HTML."""
+    words = "".join(f"<p>{html.escape(minus_signs(one))}</p>" for one in part.paragraphs)
+    notes = "".join(f"<p class='note'>{html.escape(one)}</p>" for one in part.notes)
+    return f"{words}{part.pictures}{''.join(html_table(table) for table in part.tables)}{notes}"
+
+
+def _in_short(analysis: Analysis) -> str:
+    """The advice of every family, before anything else."""
+    several = len(analysis.families) > 1
+    items = []
+    for one in (two for result in analysis.families for two in recommendations(result)):
+        family = f"<p class='family'>{html.escape(one.family)}</p>" if several else ""
+        sure = "".join(f"<li>{html.escape(minus_signs(line))}</li>" for line in one.certainty)
+        advice = f"<p class='advice'>{html.escape(minus_signs(one.advice))}</p>"
+        reason = f"<p>{html.escape(minus_signs(one.reason))}</p>"
+        items.append(f"{family}{advice}{reason}{f'<ul>{sure}</ul>' if sure else ''}")
+    return f"<section class='short' id='in-short'><h2>In short</h2>{''.join(items)}</section>" if items else ""
 
 
 def _answers(answers: Iterable[Answer]) -> str:
     parts = []
     for one in answers:
-        shown = "".join(f"<li>{html.escape(_minus(sentence))}</li>" for sentence in one.shown[:_SENTENCES])
+        shown = "".join(f"<li>{html.escape(minus_signs(sentence))}</li>" for sentence in one.shown[:_SENTENCES])
         more = len(one.shown) - _SENTENCES
         shown += f"<li>… and {more} more: the marked rows of “Comparisons”.</li>" if more > 0 else ""
         parts.append(
             f"<div class='answer'><h3>{html.escape(one.family)}</h3>"
             f"<p><b>{html.escape(one.verdict)}</b></p><p>{html.escape(one.lead)}</p>"
-            f"{f'<ul>{shown}</ul>' if shown else ''}<p>{html.escape(_minus(one.not_shown))}</p>"
+            f"{f'<ul>{shown}</ul>' if shown else ''}<p>{html.escape(minus_signs(one.not_shown))}</p>"
             f"{f'<p>{html.escape(one.no_worse)}</p>' if one.no_worse else ''}</div>"
         )
     return "".join(parts)
@@ -198,8 +173,7 @@ def _optional(table: Table | None) -> str:
     return "" if table is None else html_table(table)
 
 
-def _missing(analysis: Analysis) -> str:
-    lines = missing_lines(analysis)
+def _missing(lines: Sequence[str]) -> str:
     if not lines:
         return "<p>Every declared run has its values.</p>"
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,7 +97,10 @@ def compare(candidate: Sequence[float], reference: Sequence[float], level: float
     value = a.mean - b.mean
     if min(a.n, b.n) < 2 or _no_spread(a, b):
         return Difference(a, b, value, NAN, NAN, NAN, NAN, NAN, NAN, NAN)
-    test = stats.ttest_ind(candidate, reference, equal_var=False)
+    with warnings.catch_warnings():
+        # one side may have no spread at all, such as a probe without randomness: its variance is exactly 0
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        test = stats.ttest_ind(candidate, reference, equal_var=False)
     interval = test.confidence_interval(level)
     g, g_low, g_high = hedges_g(candidate, reference, level)
     return Difference(

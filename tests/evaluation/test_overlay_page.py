@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_page_opens_offline_and_names_every_photograph(tmp_path: Path):
 
     engine, report = Engine(step), FrameSegmentationReport()
     FrameSegmentationMetric(report).attach(engine, "mean_dice")
-    OverlayPage(report, tmp_path / "eval", examples=1).attach(engine)
+    OverlayPage(report, tmp_path / "eval", examples=1, pictures=True).attach(engine)
     engine.run(range(3))
     page = (tmp_path / "eval" / "overlays.html").read_text()
     assert page.index("<h2>Best") < page.index("<b>good") < page.index("<h2>Median") < page.index("half")
@@ -84,3 +85,7 @@ def test_page_opens_offline_and_names_every_photograph(tmp_path: Path):
     assert len(sources) == 3
     assert all(Image.open(io.BytesIO(base64.b64decode(one.split(",")[1]))).size == (50, 40) for one in sources)
     assert "http" not in page
+    listed = json.loads((tmp_path / "eval" / "overlays" / "cases.json").read_text())
+    assert list(listed) == names
+    kept = {(tmp_path / "eval" / "overlays" / file).read_bytes() for file in listed.values()}
+    assert kept == {base64.b64decode(one.split(",")[1]) for one in sources}

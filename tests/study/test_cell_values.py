@@ -105,11 +105,12 @@ def test_classes(tmp_path: Path) -> None:
 
 
 def test_several_findings_per_image(tmp_path: Path) -> None:
-    """A case of two findings, one of them called rightly, is half right."""
-    (cell(tmp_path) / "eval" / "metrics.csv").write_text("name,support,auroc\nx,1,0.5\ny,1,0.5\n")
-    (tmp_path / "eval" / "summary.json").write_text('{"auroc": 0.5, "n": 1, "accuracy": 0.5, "mcc": null}')
-    judged(tmp_path, [("a", "p", "x", 1, 1), ("a", "p", "y", 0, 1)])
-    assert table(tmp_path) == {"accuracy": {"a": 0.5}, "auroc": {"": 0.5}}
+    """In the columns of `findings_report`; y is shown by no image."""
+    text = "name,positives,negatives,auroc,average_precision\nx,1,1,0.5,0.75\ny,0,2,,\n"
+    (cell(tmp_path) / "eval" / "metrics.csv").write_text(text)
+    (tmp_path / "eval" / "summary.json").write_text('{"auroc": 0.5, "average_precision": null, "n": 2}')
+    judged(tmp_path, [("a", "p", "x", 0.5, 1)])
+    assert table(tmp_path) == {"auroc": {"": 0.5}, "x_auroc": {"": 0.5}, "x_average_precision": {"": 0.75}}
 
 
 def test_depth_and_boxes(tmp_path: Path) -> None:
