@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.csv"
 """Name of the table beside `metrics.csv`."""
+_HALF = 0.5
 
 
 def path_below(file: str | Path, root: str | Path | None) -> str:
@@ -27,6 +28,16 @@ def path_below(file: str | Path, root: str | Path | None) -> str:
 def prediction_cells(row: np.ndarray, class_names: Sequence[str]) -> list[str]:
     """Name of the most probable class, then all probabilities."""
     return [class_names[int(row.argmax())], *(f"{value:.6f}" for value in row)]
+
+
+def joined_findings(shown: np.ndarray, class_names: Sequence[str]) -> str:
+    """Names of the findings that are not 0, joined by ``|``; empty without any."""
+    return "|".join(name for name, one in zip(class_names, shown, strict=True) if one)
+
+
+def finding_cells(row: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Names of the findings of a probability of at least one half, then all probabilities."""
+    return [joined_findings(row >= _HALF, class_names), *(f"{value:.6f}" for value in row)]
 
 
 def start_predictions(path: Path, class_names: Sequence[str]) -> None:
@@ -52,10 +63,12 @@ class PhotographPredictionWriter:
     Args:
         path: the CSV file.
         class_names: one per class, in the order of the logits.
+        multilabel: whether a photograph may show several of them or none, so that each output is a sigmoid.
     """
 
-    def __init__(self, path: str | Path, class_names: Sequence[str]) -> None:
+    def __init__(self, path: str | Path, class_names: Sequence[str], multilabel: bool = False) -> None:
         self.path = Path(path)
+        self.multilabel = multilabel
         self.class_names = list(class_names)
         self.rows = 0
 
@@ -74,10 +87,10 @@ class PhotographPredictionWriter:
     def _write(self, engine: Engine) -> None:
         output: Any = engine.state.output
         batch: Any = engine.state.batch
-        probabilities = output["pred"].detach().float().softmax(dim=1).cpu().numpy()
+        logits = output["pred"].detach().float()
+        probabilities = (logits.sigmoid() if self.multilabel else logits.softmax(dim=1)).cpu().numpy()
+        cells = finding_cells if self.multilabel else prediction_cells
         names = list(batch["name"])
-        rows = [
-            [name, "", *prediction_cells(row, self.class_names)] for name, row in zip(names, probabilities, strict=True)
-        ]
+        rows = [[name, "", *cells(row, self.class_names)] for name, row in zip(names, probabilities, strict=True)]
         append_rows(self.path, rows)
         self.rows += len(names)

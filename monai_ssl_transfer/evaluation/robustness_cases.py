@@ -13,6 +13,8 @@ from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.evaluation.classification_report import ClassificationMetric
 from monai_ssl_transfer.evaluation.depth_report import DepthErrorMetric
 from monai_ssl_transfer.evaluation.detection_report import BoxPrecisionMetric
+from monai_ssl_transfer.evaluation.findings import compute_placements
+from monai_ssl_transfer.evaluation.findings_report import FindingsMetric
 from monai_ssl_transfer.evaluation.frame_segmentation_report import FrameSegmentationMetric
 from monai_ssl_transfer.evaluation.robustness import JudgedCase
 from monai_ssl_transfer.evaluation.segmentation_report import CaseSegmentationMetric
@@ -71,6 +73,23 @@ def _classes(metric: ClassificationMetric, parser: ConfigParser) -> tuple[str, b
     return "balanced accuracy", True, rows
 
 
+def _findings(metric: FindingsMetric, parser: ConfigParser) -> tuple[str, bool, Rows]:
+    """Every positive's share of the AUROC of its finding: the mean over findings of their means is the macro AUROC."""
+    groups, names = _groups(parser), list(metric.found)
+    probabilities, truth = metric.arrays()
+    rows: Rows = []
+    for number, finding in enumerate(metric.class_names):
+        shown = truth[:, number] > 0
+        placed = compute_placements(probabilities[:, number], shown)
+        if len(placed):
+            positives = [name for name, one in zip(names, shown, strict=True) if one]
+            rows += [
+                JudgedCase(name, groups.get(name, name), finding, float(value), 1.0)
+                for name, value in zip(positives, placed, strict=True)
+            ]
+    return "macro AUROC", True, rows
+
+
 def _boxes(metric: BoxPrecisionMetric, parser: ConfigParser) -> tuple[str, bool, Rows]:
     groups = _groups(parser)
     rows = [
@@ -93,6 +112,7 @@ _KINDS: dict[type, Callable[[Any, ConfigParser], tuple[str, bool, Rows]]] = {
     FrameSegmentationMetric: _frames,
     CaseSegmentationMetric: _volumes,
     ClassificationMetric: _classes,
+    FindingsMetric: _findings,
     BoxPrecisionMetric: _boxes,
     DepthErrorMetric: _depths,
 }
