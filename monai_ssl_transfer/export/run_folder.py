@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_ssl_transfer.data.images.class_record import recorded_classes
 from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash
 from monai_ssl_transfer.engines.records.run_config import CONFIG_FILE, EVALUATED_FILE
 from monai_ssl_transfer.errors import ExportError
@@ -149,6 +150,9 @@ def read_run(folder: str | Path) -> FinishedRun:
             "train again with this version."
         )
     config = read_json(path / CONFIG_FILE)
+    recorded = recorded_classes(path)  # classes that were read from the names of folders
+    if recorded is not None:
+        config |= {"class_names": recorded["class_names"], "classes": recorded["class_names"]}
     name = "model.pt" if "method_name" in config else "models/model.pt"
     if not (path / name).is_file():
         raise ExportError(f"{path} has no {name}: wait for the first validation of the run, or name another run.")
