@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 
 from monai_ssl_transfer.errors import DataError
@@ -9,6 +12,7 @@ from monai_ssl_transfer.errors import DataError
 METHODS = ("PCA", "t-SNE", "UMAP")
 FEWEST = {"PCA": 2, "t-SNE": 4, "UMAP": 4}
 _FIRST_COMPONENTS = 50
+_NO_UMAP = "UMAP needs one more package: pip install 'monai-ssl-transfer[study]'."
 
 
 def plane(vectors: np.ndarray, method: str = "PCA", seed: int = 0) -> np.ndarray:
@@ -29,10 +33,7 @@ def plane(vectors: np.ndarray, method: str = "PCA", seed: int = 0) -> np.ndarray
     Raises:
         DataError: for an unknown method, too few rows, numbers that are not finite, or UMAP where it is not installed.
     """
-    known = {name.lower().replace("-", ""): name for name in METHODS}
-    name = known.get(method.lower().replace("-", ""))
-    if name is None:
-        raise DataError(f"There is no plane {method!r}: choose one of {', '.join(METHODS)}.")
+    name = plane_name(method)
     rows = np.asarray(vectors, dtype=np.float64)
     if rows.ndim != 2 or len(rows) < FEWEST[name]:
         raise DataError(f"{name} needs at least {FEWEST[name]} images and got {len(rows)}: give more images.")
@@ -42,6 +43,21 @@ def plane(vectors: np.ndarray, method: str = "PCA", seed: int = 0) -> np.ndarray
         return _principal(rows, 2).astype(np.float32)
     near = _principal(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), _FIRST_COMPONENTS)
     return (_tsne(near, seed) if name == "t-SNE" else _umap(near, seed)).astype(np.float32)
+
+
+def plane_name(method: str) -> str:
+    """The name in `METHODS` of a method in any spelling.
+
+    Raises:
+        DataError: for an unknown method, or UMAP where it is not installed.
+    """
+    known = {name.lower().replace("-", ""): name for name in METHODS}
+    name = known.get(method.lower().replace("-", ""))
+    if name is None:
+        raise DataError(f"There is no plane {method!r}: choose one of {', '.join(METHODS)}.")
+    if name == "UMAP" and "umap" not in sys.modules and find_spec("umap") is None:
+        raise DataError(_NO_UMAP)
+    return name
 
 
 def _principal(rows: np.ndarray, count: int) -> np.ndarray:
@@ -67,7 +83,7 @@ def _umap(rows: np.ndarray, seed: int) -> np.ndarray:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise DataError("UMAP needs one more package: pip install 'monai-ssl-transfer[study]'.") from error
+        raise DataError(_NO_UMAP) from error
     import warnings
 
     with warnings.catch_warnings():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,40 +33,52 @@ class Recovered:
     predicted: np.ndarray
 
 
-def recover(vectors: np.ndarray, wanted: np.ndarray, groups: Sequence[str], seed: int = 0) -> Recovered | None:
-    """Predict a quantity of every image from its features by a model that was fitted to other patients.
+def recover(
+    vectors: np.ndarray, wanted: Mapping[str, np.ndarray], groups: Sequence[str], seed: int = 0
+) -> dict[str, Recovered]:
+    """Predict quantities of every image from its features by models that were fitted to other patients.
 
-    Features are standardised and the ridge's penalty is chosen within the training patients only (nested
-    cross-validation by patient). The same seed makes the same folds and draws for every encoder.
+    Features are standardised, and the ridge's penalty is chosen for each quantity within the training patients only
+    (nested cross-validation by patient). The same seed makes the same folds and draws for every encoder.
 
     Args:
         vectors: (N, D).
-        wanted: (N,) the quantity.
+        wanted: (N,) by name.
         groups: (N,) patients.
         seed: of the folds and the bootstrap.
 
     Returns:
-        None where the quantity is the same in all images.
+        By name; a quantity that is the same in all images is not there.
 
     Raises:
         DataError: for fewer than 3 patients.
     """
-    rows, wanted = np.asarray(vectors, dtype=np.float64), np.asarray(wanted, dtype=np.float64)
     names, numbers = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < FEWEST_GROUPS:
         raise DataError(
             f"What features encode is cross-validated by patient and needs {FEWEST_GROUPS} patients, not {len(names)}: "
             "name them by --group-pattern."
         )
-    if wanted.std() <= _SPREAD * max(1.0, abs(float(wanted.mean()))):
-        return None
-    predicted, guessed = np.empty(len(rows)), np.empty(len(rows))
+    varying = {name: np.asarray(value, dtype=np.float64) for name, value in wanted.items() if _varies(value)}
+    if not varying:
+        return {}
+    rows, table = np.asarray(vectors, dtype=np.float64), np.stack(list(varying.values()), axis=1)
+    predicted, guessed = np.empty_like(table), np.empty_like(table)
     for train, test in folds(numbers, seed):
-        penalty = _penalty(rows[train], wanted[train], numbers[train], seed)
-        predicted[test] = ridge(rows[train], wanted[train], rows[test], (penalty,))[0]
-        guessed[test] = wanted[train].mean()
-    ratios = 1 - drawn_ratios((wanted - predicted) ** 2, (wanted - guessed) ** 2, groups, seed=seed)
-    return Recovered(measured(ratios, len(names)), ratios, predicted)
+        chosen = _penalties(rows[train], table[train], numbers[train], seed)
+        every = ridge(rows[train], table[train], rows[test], PENALTIES)
+        predicted[test] = every[chosen, :, np.arange(len(chosen))].T
+        guessed[test] = table[train].mean(axis=0)
+    found = {}
+    for i, name in enumerate(varying):
+        above, below = (table[:, i] - predicted[:, i]) ** 2, (table[:, i] - guessed[:, i]) ** 2
+        ratios = 1 - drawn_ratios(above, below, groups, seed=seed)
+        found[name] = Recovered(measured(ratios, len(names)), ratios, predicted[:, i])
+    return found
+
+
+def _varies(values: np.ndarray) -> bool:
+    return bool(np.std(values) > _SPREAD * max(1.0, abs(float(np.mean(values)))))
 
 
 def folds(numbers: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -82,31 +94,36 @@ def folds(numbers: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]
     return list(GroupKFold(count, shuffle=True, random_state=seed).split(numbers, groups=numbers))
 
 
-def _penalty(rows: np.ndarray, wanted: np.ndarray, numbers: np.ndarray, seed: int) -> float:
-    """The penalty with the least error over patients left out; the strongest where there is only one patient."""
+def _penalties(rows: np.ndarray, wanted: np.ndarray, numbers: np.ndarray, seed: int) -> np.ndarray:
+    """(T,) number of the penalty with the least error over patients left out; the strongest with one patient only."""
     if len(np.unique(numbers)) < 2:
-        return PENALTIES[-1]
-    errors = np.zeros(len(PENALTIES))
+        return np.full(wanted.shape[1], len(PENALTIES) - 1)
+    errors = np.zeros((len(PENALTIES), wanted.shape[1]))
     for train, test in folds(numbers, seed):
         errors += ((ridge(rows[train], wanted[train], rows[test], PENALTIES) - wanted[test]) ** 2).sum(axis=1)
-    return PENALTIES[int(errors.argmin())]
+    return errors.argmin(axis=0)
 
 
 def ridge(train: np.ndarray, wanted: np.ndarray, test: np.ndarray, penalties: Sequence[float]) -> np.ndarray:
-    """Ridge regression with an intercept on standardised features, for several penalties from one decomposition.
+    """Ridge regression with an intercept on standardised features: several penalties and targets, one decomposition.
 
     Args:
         train: (N, D).
-        wanted: (N,).
+        wanted: (N, T).
         test: (M, D).
         penalties: of the squared weights.
 
     Returns:
-        (penalties, M) predictions.
+        (penalties, M, T) predictions.
     """
     mean, spread = train.mean(axis=0), train.std(axis=0)
     scale = np.where(spread > _SPREAD, spread, np.inf)  # a feature that never varies tells nothing
-    left, singular, right = np.linalg.svd((train - mean) / scale, full_matrices=False)
-    along = left.T @ (wanted - wanted.mean())
-    seen = ((test - mean) / scale) @ right.T
-    return np.stack([seen @ (singular / (singular**2 + one) * along) + wanted.mean() for one in penalties])
+    x, seen = (train - mean) / scale, (test - mean) / scale
+    middle = wanted.mean(axis=0)
+    if len(x) <= x.shape[1]:  # through the products of images: cheaper where there are fewer of them than features
+        values, vectors = np.linalg.eigh(x @ x.T)
+        along, out = vectors.T @ (wanted - middle), (seen @ x.T) @ vectors
+    else:
+        values, vectors = np.linalg.eigh(x.T @ x)
+        along, out = vectors.T @ (x.T @ (wanted - middle)), seen @ vectors
+    return np.stack([out @ (along / (np.maximum(values, 0)[:, None] + one)) + middle for one in penalties])
