@@ -130,6 +130,9 @@ def cell_cost(
     if others:
         nearest = min(others, key=lambda fraction: abs(np.log(fraction / cell.fraction)))
         return CellCost(float(np.mean(others[nearest])) * cell.fraction / nearest, SCALED)
+    own_seconds = plan.protocols[cell.protocol].seconds
+    if own_seconds is not None:
+        return CellCost(own_seconds, STATED)
     stated = plan.tasks[cell.task].seconds
     if stated is not None and not plan.protocols[cell.protocol].probe:
         return CellCost(stated * cell.fraction, STATED)

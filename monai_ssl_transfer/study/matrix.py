@@ -122,6 +122,7 @@ class TransferProtocol:
         probe: name in `evaluation.probes.PROBES`; empty for a bundle protocol.
         average: "volume" lets a probe judge volumes by the mean over their slices.
         fractions: to which it is limited; empty: those of the task.
+        seconds: stated cost of one cell, whatever the fraction; None: that of the task.
     """
 
     name: str
@@ -130,6 +131,7 @@ class TransferProtocol:
     probe: str = ""
     average: str = "none"
     fractions: tuple[float, ...] = ()
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ def read_protocol(name: str, section: StrictSection) -> TransferProtocol:
     if probe and overlays:
         raise part.error("has a probe and overlays: a probe trains no network, so keep one of them", "overlays")
     fractions = named_fractions(part, ()) if "fractions" in part.content else ()
+    seconds = part.take("seconds", NUMBER, None)
     part.done()
-    return TransferProtocol(name, overlays, settings, probe, average, fractions)
+    return TransferProtocol(name, overlays, settings, probe, average, fractions, seconds)
 
 
 def _known_probe(part: StrictSection, probe: str, settings: dict[str, Any], average: str) -> None:

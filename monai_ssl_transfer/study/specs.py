@@ -226,6 +226,8 @@ def _encoder_of_network(network: str, encoder: str) -> dict[str, Any]:
 
 
 def _weights_hash(file: Path) -> str:
+    if file.is_file():
+        return hash_of_files([file])
     from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash
 
     return str(file_hash(file))

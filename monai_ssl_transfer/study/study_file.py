@@ -14,7 +14,7 @@ from monai_ssl_transfer.study.matrix import (
     StudyPlan,
     Task,
 )
-from monai_ssl_transfer.study.named_files import NUMBER, named_folder, named_fractions
+from monai_ssl_transfer.study.named_files import named_folder, named_fractions
 from monai_ssl_transfer.study.named_initialisations import read_initialisations
 from monai_ssl_transfer.study.named_tasks import need_networks, read_protocol, read_task
 from monai_ssl_transfer.study.strict_yaml import StrictSection, read_strict_yaml

@@ -1,0 +1,64 @@
+"""Cells of a study that take no time: what `runner` calls in place of trainings, in this or in another process."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from monai_ssl_transfer.errors import DataError
+from monai_ssl_transfer.execution import Job, LocalExecutor, Outcome
+from monai_ssl_transfer.study import runner
+from monai_ssl_transfer.study.cell_run import cell_record
+from monai_ssl_transfer.study.data_steps import write_record
+from monai_ssl_transfer.study.study_file import read_study
+
+BROKEN = "broken"
+"""File in the study's folder that names the seed whose cells fail."""
+
+
+def fake_cell(spec: dict[str, Any]) -> dict[str, Any]:
+    """Write an evaluation that follows from the cell's settings, after a pause, and then the record."""
+    folder, cell = Path(spec["folder"]), spec["cell"]
+    out = folder.parents[1]
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "starts.txt").open("a") as file:
+        file.write(f"{folder.name}\n")
+    if (out / BROKEN).is_file() and cell["seed"] == int((out / BROKEN).read_text()):
+        raise DataError(f"{folder.name} has no photographs: give some.")
+    time.sleep(float(spec["settings"].get("pause", 0)))
+    (folder / "eval").mkdir(parents=True, exist_ok=True)
+    with (folder / "eval" / "metrics.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["case", "class", "dice"])
+        for case in range(3):
+            worth = 0.5 + 0.01 * case + 0.02 * cell["seed"] + 0.1 * (spec["encoder"]["file"] is not None)
+            rows.writerow([f"case{case}", "polyp", worth * cell["fraction"]])
+    record = {**cell_record(spec, "done"), "seconds": 1.0}
+    write_record(folder / "cell.json", record)
+    return record
+
+
+class HereExecutor:
+    """Runs jobs one after another in this process."""
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        for job in jobs:
+            try:
+                yield Outcome(job, fake_cell(job.arguments), "", "", 1, 0.0)
+            except DataError as error:
+                yield Outcome(job, None, str(error), "", 1, 0.0)
+
+
+def run_here(file: Path, out: Path, told: list[str] | None = None) -> runner.RunSummary:
+    """Run a study in this process."""
+    return runner.StudyRun(read_study(file), out, HereExecutor(), (told if told is not None else []).append).run()
+
+
+if __name__ == "__main__":  # the process that is killed
+    runner._RUN_CELL = "study_fakes:fake_cell"
+    plan = read_study(Path(sys.argv[1]))
+    runner.StudyRun(plan, Path(sys.argv[2]), LocalExecutor(workers=1), lambda _: None).run()
