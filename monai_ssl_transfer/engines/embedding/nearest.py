@@ -45,13 +45,16 @@ def nearest(
     _check(bank, queries, count, bank_groups, query_groups)
     count = min(count, len(bank))
     queries = functional.normalize(queries, dim=1) if cosine else queries
-    parts = queries.split(_BLOCK)
-    owners = [None] * len(parts) if query_groups is None else query_groups.split(_BLOCK)
+    parts = queries.tensor_split(-(-len(queries) // _BLOCK))
+    owners = [None] * len(parts) if query_groups is None else query_groups.tensor_split(len(parts))
     found = [_Neighbours(len(part), count, owner) for part, owner in zip(parts, owners, strict=True)]
     scores = torch.empty(min(_BLOCK, len(queries)) * _TILE, device=queries.device)
+    room = torch.empty(min(_TILE, len(bank)), bank.shape[1], device=queries.device)
     for start in range(0, len(bank), _TILE):
         tile = bank[start : start + _TILE]
-        tile = functional.normalize(tile, dim=1) if cosine else tile
+        if cosine:
+            lengths = torch.linalg.vector_norm(tile, dim=1, keepdim=True).clamp_(min=1e-12)
+            tile = torch.div(tile, lengths, out=room[: len(tile)])
         groups = None if bank_groups is None else bank_groups[start : start + _TILE]
         for part, neighbours in zip(parts, found, strict=True):
             similarity = scores[: len(part) * len(tile)].view(len(part), len(tile))
