@@ -28,7 +28,7 @@ def executor(
         workers: at most so many jobs at once on this machine; None for one per core. A cluster that is there already
             decides for itself.
         address: of a Ray cluster: ``"auto"``, ``"host:6379"`` or ``"ray://host:10001"``; None starts one on this
-            machine for the time of the run.
+            machine, which ends with the executor.
         retries: how often a job is started again whose process was lost.
         log_dir: folder for ``<id>.log`` with the output of each job; every machine of a cluster must see it.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ class RayExecutor:
     Every machine of the cluster must have this package and see the working folder under the same path.
 
     Args:
-        address: see ``ray_cluster``; None starts a cluster on this machine for the time of each run.
+        address: see ``ray_cluster``; None starts a cluster on this machine at the first run, which ends with this
+            object, at the latest with the program.
         workers: at most so many jobs are handed to Ray at once; None for all.
         retries: how often a job is started again whose process, worker or machine was lost.
         log_dir: folder for ``<id>.log`` with the output of each job; every machine must see it.
@@ -42,24 +45,35 @@ class RayExecutor:
         self._address, self._workers, self._retries = address, workers, retries
         self._log_dir = None if log_dir is None else Path(log_dir).absolute()
         self._cpus = cores() if cpus is None else cpus
+        self._ray: Any = None
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """Run jobs; see ``Executor.run``."""
-        todo = with_different_ids(jobs)
-        with ray_cluster(self._address, cpus=self._cpus, show_output=self._log_dir is None) as ray:
-            run = _RayRun(ray, self._log_dir)
-            waiting = [(job, 1) for job in todo]
-            try:
-                while waiting or run.started:
-                    while waiting and (self._workers is None or len(run.started) < self._workers):
-                        run.start(*waiting.pop(0))
-                    for job, attempt, end in run.ended():
-                        if end.lost and attempt <= self._retries:
-                            waiting.insert(0, (job, attempt + 1))
-                        else:
-                            yield end.outcome(job, attempt)
-            finally:
-                run.cancel()
+        waiting = [(job, 1) for job in with_different_ids(jobs)]
+        if not waiting:
+            return
+        run = _RayRun(self._connected(), self._log_dir)
+        try:
+            while waiting or run.started:
+                while waiting and (self._workers is None or len(run.started) < self._workers):
+                    run.start(*waiting.pop(0))
+                for job, attempt, end in run.ended():
+                    if end.lost and attempt <= self._retries:
+                        waiting.insert(0, (job, attempt + 1))
+                    else:
+                        yield end.outcome(job, attempt)
+        finally:
+            run.cancel()
+
+    def _connected(self) -> Any:
+        """Connect once: a study has several runs, and a start takes seconds."""
+        if self._ray is None or not self._ray.is_initialized():
+            cluster = ExitStack()
+            self._ray = cluster.enter_context(
+                ray_cluster(self._address, cpus=self._cpus, show_output=self._log_dir is None)
+            )
+            weakref.finalize(self, cluster.close)
+        return self._ray
 
 
 class _RayRun:

@@ -37,7 +37,7 @@ def wait_until_gone(processes: list[int], seconds: float = 30) -> list[int]:
     return left
 
 
-def wait_for_numbers(told: Path, seconds: float = 90) -> list[int]:
+def wait_for_numbers(told: Path, seconds: float = 240) -> list[int]:
     """Process numbers that a file names, once it is there."""
     deadline = time.monotonic() + seconds
     while not told.exists() and time.monotonic() < deadline:
