@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from monai_ssl_transfer.study.analysis import ALPHA, Compared
 from monai_ssl_transfer.study.printing import amount, interval, p_value, percent
 
-# Okabe and Ito's colours, told apart by most of those who see red and green alike; blue first, and a brown for an eighth.
+# Okabe and Ito's colours and a brown, told apart by most of those who see red and green alike; blue first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31")
 
 

@@ -36,12 +36,13 @@ figure{margin:0}figcaption{font-size:.82rem;font-weight:600}figure svg{width:100
 .looked img{width:100%;display:block;background:#000}.looked figcaption{font-weight:400}
 .case{margin:.7rem 0 .2rem;overflow-wrap:anywhere}.contour{padding:0 .5em;border-radius:3px;color:#000}
 p,li,h1,h3,figcaption,.where,.who{overflow-wrap:anywhere}
-@media(max-width:640px){.looked{grid-template-columns:repeat(3,1fr)}.row{grid-template-columns:6.6rem 1fr;gap:.1rem .4rem}.row .say{grid-column:2;color:var(--soft);
+@media(max-width:640px){.looked{grid-template-columns:repeat(3,1fr)}
+.row{grid-template-columns:6.6rem 1fr;gap:.1rem .4rem}.row .say{grid-column:2;color:var(--soft);
 margin-bottom:.25rem}body{font-size:15px}}
 @media print{@page{margin:13mm}@page wide{size:A4 landscape;margin:10mm}#comparisons{page:wide}
 body{max-width:none;padding:0;font-size:10pt}.scroll{overflow:visible}nav{display:none}
 table{font-size:6.6pt;width:100%}th,td{padding:.1rem .25rem;white-space:normal;min-width:0}th{min-width:0}
-td:not(.name){white-space:nowrap}h2,h3,.where{break-after:avoid}tr,.row,figure{break-inside:avoid}
+td:not(.name){white-space:nowrap}h2,h3,.where,.case{break-after:avoid}tr,.row,figure{break-inside:avoid}
 tr.shown td,.forest *,.key i,.short,.contour,svg *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .curves{grid-template-columns:repeat(3,1fr)}.small{grid-template-columns:repeat(6,1fr)}.looked{grid-template-columns:repeat(5,1fr)}
 .short .advice{font-size:11.5pt}.row{grid-template-columns:9rem 1fr 11rem;font-size:7.5pt}}

@@ -162,7 +162,8 @@ def _certainty(result: FamilyResult, chosen: Sequence[tuple[Compared, float]], r
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     sentences = [
         f"How sure: {seeds} {'seed' if counts[-1] == 1 else 'seeds'} per cell; at most a 5 % risk that any finding "
-        f"among these {len(result.compared)} comparisons is wrong (Holm), if runs are about normally distributed."
+        f"among these {len(result.compared)} comparisons is wrong (Holm), if they were declared before the runs and "
+        "runs are about normally distributed."
     ]
     largest = _largest([one for one, p in chosen if p < ALPHA])
     if largest is not None:
