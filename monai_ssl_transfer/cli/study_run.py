@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from monai_ssl_transfer.cli.commands import Commands
     from monai_ssl_transfer.study.cost import MetricPower
-    from monai_ssl_transfer.study.matrix import StudyPlan
+    from monai_ssl_transfer.study.matrix import PlannedCell, StudyPlan
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -61,7 +61,7 @@ def _pilot(plan: StudyPlan, arguments: argparse.Namespace) -> None:
     from monai_ssl_transfer.study.planning import declare_before_runs, only_run, write_plan
     from monai_ssl_transfer.study.runner import StudyRun, copy_study_file
 
-    chosen = {}
+    chosen: dict[tuple[str, str, int], PlannedCell] = {}
     for cell in plan.cells():
         if cell.seed in plan.seeds[: arguments.pilot]:
             key = cell.task, cell.protocol, cell.seed

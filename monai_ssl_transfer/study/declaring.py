@@ -23,8 +23,8 @@ def declare_plan(plan: StudyPlan) -> Declaration:
         seeds[one.cell].append(one.seed)
     cells = tuple(DeclaredCell(cell, plan.tasks[cell.task].metrics, tuple(found)) for cell, found in seeds.items())
     families: dict[tuple[str, ...], list[Comparison]] = defaultdict(list)
-    for one in _comparisons(plan, list(seeds)):
-        families[_family_of(one, plan.families)].append(one)
+    for comparison in _comparisons(plan, list(seeds)):
+        families[_family_of(comparison, plan.families)].append(comparison)
     metrics = tuple(
         Metric(name, digits=_DIGITS, larger_is_better=rule.larger_is_better, margin=rule.margin)
         for name, rule in plan.metrics.items()

@@ -36,7 +36,8 @@ def study(tmp_path: Path) -> Path:
 def write_study(place: Path, **changes: Any) -> Path:
     data = place / "data"
     data.mkdir(exist_ok=True)
-    (data / "image.png").write_bytes(b"pixels")
+    if not (data / "image.png").exists():
+        (data / "image.png").write_bytes(b"pixels")
     if not (place / "weights.pth").exists():
         (place / "weights.pth").write_bytes(b"weights")
     task = {
