@@ -42,8 +42,8 @@ class _Record:
 def recommendations(result: FamilyResult) -> list[Recommendation]:
     """Turn a family into advice, one piece for every reference in it.
 
-    A candidate is advised only where at least one difference survives Holm in its favour and none against it. Where
-    nothing is shown there is no advice, but the largest difference seen is named as what it is.
+    A candidate is advised only where half of its differences or more survive Holm in its favour and none against it.
+    Where nothing is shown there is no advice, but the difference nearest to it is named as what it is.
     """
     found = []
     for reference in dict.fromkeys(one.comparison.reference.initialisation for one in result.compared):
@@ -80,15 +80,28 @@ def _advice(records: Sequence[_Record], chosen: Sequence[tuple[Compared, float]]
         for r in mixed
     ]
     if winners:
-        names = " or ".join(r.name for r in winners)
-        counts = [f"{r.name} is better in {_where(r.better, r.total)} and worse in none." for r in winners]
-        return f"Use {names} rather than {reference}.", " ".join([*counts, *_among(winners, chosen), *against])
+        counts = [f"{r.name} is better in {_where(r.better, r.total)}, worse in none{_open(r)}." for r in winners]
+        return _use(winners, reference), " ".join([*counts, *_among(winners, chosen), *against])
     if mixed:
         rest = f"Where nothing is shown, nothing speaks against {reference}."
         return "It depends on the task.", " ".join([*against, rest])
     if losers:
         return f"Keep {reference}.", " ".join(["No candidate is shown to be better.", *against])
     return _nothing_shown(chosen, reference)
+
+
+def _use(winners: Sequence[_Record], reference: str) -> str:
+    """Advise those that are shown to be better in half of their comparisons or more: one finding in many is not it."""
+    broad = [r.name for r in winners if 2 * len(r.better) >= r.total]
+    if broad:
+        return f"Use {' or '.join(broad)} rather than {reference}."
+    names = " and ".join(f"{r.name} in {len(r.better)} of {r.total} comparisons" for r in winners)
+    return f"Mostly undecided; better than {reference}: {names}."
+
+
+def _open(record: _Record) -> str:
+    rest = record.total - len(record.better)
+    return f" and undecided in {rest}" if rest else ""
 
 
 def _among(winners: Sequence[_Record], chosen: Sequence[tuple[Compared, float]]) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,13 @@ from scipy import stats
 from monai_ssl_transfer.cli import main
 from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.evaluation.robustness import judge_grid
+from monai_ssl_transfer.study.analysis import analyse
+from monai_ssl_transfer.study.declaration import Comparison, Declaration, DeclaredCell, Family, Metric, read_declaration
 from monai_ssl_transfer.study.overlay_section import same_cases
 from monai_ssl_transfer.study.rank_agreement import agreement, over_single_seeds
+from monai_ssl_transfer.study.recommendation import recommendations
 from monai_ssl_transfer.study.report import write_report
+from monai_ssl_transfer.study.results import Cell, Results
 from monai_ssl_transfer.study.robustness_curves import corrupted_settings, ends, read_grid
 from monai_ssl_transfer.study.run_folder import read_run_folder
 from monai_ssl_transfer.study.spent import duration
@@ -42,7 +47,8 @@ def report(study: Path) -> str:
 def test_the_advice_comes_first_and_says_how_sure_it_is(report: str) -> None:
     short = report.split("## In short")[1].split("\n## ")[0]
     assert "**Use own or ImageNet rather than scratch.** (polyps)" in short
-    assert "own is better in 2 of 2 comparisons" in short and "ImageNet is better in 1 of 2 comparisons" in short
+    assert "own is better in 2 of 2 comparisons (polyps, fine-tuning: dice; polyps, 10 % of the labels" in short
+    assert "ImageNet is better in 1 of 2 comparisons (polyps, fine-tuning: dice), worse in none and undecided" in short
     assert "Between them nothing is tested here; own has the best mean in 2 of 2 settings." in short
     assert "2 to 3 seeds per cell; at most a 5 % risk that any finding among these 4 comparisons is wrong" in short
     assert "Other patients: in 3 of 3 findings" in short
@@ -50,6 +56,33 @@ def test_the_advice_comes_first_and_says_how_sure_it_is(report: str) -> None:
     assert (
         "**Undecided: no difference from scratch is shown.** (findings)" in short and "a guess, not a finding" in short
     )
+
+
+@pytest.mark.parametrize(
+    ("gains", "advice"),
+    [
+        ((1, 0, 0, 0), "Mostly undecided; better than ref: new in 1 of 4 comparisons."),
+        ((1, 1, 0, 0), "Use new rather than ref."),
+        ((1, -1, 0, 0), "It depends on the task."),
+        ((-1, 0, 0, 0), "Keep ref."),
+        ((0, 0, 0, 0), "Undecided: no difference from ref is shown."),
+    ],
+)
+def test_one_finding_in_many_is_no_advice(gains: tuple[int, ...], advice: str) -> None:
+    """Smaller is better here; a gain of 1 lowers the error by a hundred times its spread."""
+    noise = {"ref": (0.0, 0.01, 0.02), "new": (0.011, 0.001, 0.02)}
+    cells = {name: [Cell("", f"t{n}", name, "", 1.0) for n in range(4)] for name in noise}
+    rows = [
+        {**asdict(cell), "seed": seed, "case": "", "group": "", "metric": "error",
+         "value": 5 + value - (gains[n] if name == "new" else 0)}
+        for name in noise for n, cell in enumerate(cells[name]) for seed, value in enumerate(noise[name])
+    ]  # fmt: skip
+    pairs = tuple(Comparison(a, b, "error") for a, b in zip(cells["new"], cells["ref"], strict=True))
+    declared = tuple(DeclaredCell(cell, ("error",), (0, 1, 2)) for own in cells.values() for cell in own)
+    metric = Metric("error", larger_is_better=False)
+    analysis = analyse(Results.of_rows(rows), Declaration("t", "s", (metric,), declared, (Family("f", "all", pairs),)))
+    (found,) = recommendations(analysis.families[0])
+    assert found.advice == advice
 
 
 def test_what_was_not_run_is_told_with_its_reason(report: str) -> None:
@@ -122,8 +155,6 @@ def test_tau_of_single_seeds_by_all_combinations() -> None:
 
 
 def test_robustness_is_that_of_a_single_grid_and_pairs_the_initialisations(study: Path, report: str) -> None:
-    from monai_ssl_transfer.study.declaration import read_declaration
-
     run = read_run_folder(study, read_declaration(study / "study.json"))
     assert run is not None
     (found,) = corrupted_settings(run)
