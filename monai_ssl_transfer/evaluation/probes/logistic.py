@@ -66,7 +66,11 @@ class LogisticProbe:
         if self.refit or not fits:
             fits = {chosen["C"]: _Fit(self, used, chosen["C"], None)}
         fit = fits[chosen["C"]]
-        known = {"standardise": self.standardise, "converged": fit.converged, "training_cases": len(used)}
+        known: dict[str, Any] = {
+            "standardise": self.standardise,
+            "converged": fit.converged,
+            "training_cases": len(used),
+        }
         if fit.without_examples:
             known["classes_without_both_answers"] = fit.without_examples
         return ProbeOutcome(fit.probabilities(test), {**chosen, **known}, tried)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 from torch import Tensor
@@ -72,6 +74,6 @@ def _best_evidence(energies: np.ndarray, along: np.ndarray, outside: float, case
 def _evidence(ratio: float, energies: np.ndarray, along: np.ndarray, outside: float, cases: int) -> float:
     """Log density per case of y ~ N(0, (I + F F' / t) / beta) at the best beta."""
     misfit = float((along * ratio / (ratio + energies)).sum()) + outside
-    beta = cases / max(misfit, np.finfo(float).tiny)
+    beta = cases / max(misfit, sys.float_info.min)
     determinant = float(np.log1p(energies / ratio).sum())
     return 0.5 * (np.log(beta) - 1 - np.log(2 * np.pi)) - 0.5 * determinant / cases
