@@ -9,6 +9,7 @@ from monai_ssl_transfer import __version__
 from monai_ssl_transfer.cli.bundles import add_bundles, add_demo, add_runs
 from monai_ssl_transfer.cli.data import add_audit, add_ingest, add_phantom, add_verify
 from monai_ssl_transfer.cli.features import add_features
+from monai_ssl_transfer.cli.probe import add_probe
 from monai_ssl_transfer.cli.robustness import add_robustness
 from monai_ssl_transfer.cli.study import add_study
 from monai_ssl_transfer.cli.weights import add_weights
@@ -22,6 +23,7 @@ COMMANDS = (
     add_runs,
     add_bundles,
     add_weights,
+    add_probe,
     add_study,
     add_robustness,
     add_features,
