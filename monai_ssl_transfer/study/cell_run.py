@@ -38,7 +38,7 @@ def run_cell(spec: dict[str, Any]) -> dict[str, Any]:
     record = {
         **cell_record(spec, "done"),
         "seconds": facts.pop("seconds_before", 0.0) + time.perf_counter() - start,
-        "cpu_seconds": time.process_time(),  # of the last process, imports included: wall clock depends on its neighbours
+        "cpu_seconds": time.process_time(),  # of this process, with its imports; wall clock depends on others
         "peak_memory_bytes": peak_memory(),
         **facts,
     }
