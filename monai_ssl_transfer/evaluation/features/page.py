@@ -148,7 +148,8 @@ def _layers(result: FeatureResult, colours: Mapping[str, str]) -> str:
     note = (
         "CKA compares how two layers tell the same images apart: 1 if they do it in the same way (whatever the order, "
         "rotation or scale of their outputs), 0 if they have nothing in common. The first layers come first. Layers "
-        "that stay near 1 were reused; random weights show how much any network of this kind has in common with it."
+        "that stay near 1 were reused. Random weights show how much any network of this kind has in common with it; "
+        "where that is much, the comparison is about what differs most between the images anyway, such as brightness."
     )
     every = f"<details><summary>Every layer with every layer</summary><div class='heats'>{heats}</div></details>"
     return f"<p class='note'>{note}</p>{chart}{every if chart else f'<div class=heats>{heats}</div>'}"
@@ -205,8 +206,9 @@ def methods(result: FeatureResult) -> tuple[str, ...]:
         "mean distance of two classes' means over the mean distance of an image to its class's mean. Features of "
         "length 1.",
         "Neighbours: largest cosine among the images of other patients.",
-        "Properties: ridge regression on standardised features; up to 5 folds of whole patients; its penalty is chosen "
-        "within the training patients; intervals by drawing patients with replacement, 2,000 times.",
+        "Properties: ridge regression on standardised features, its answers kept within the range of the training "
+        "images and half of it on either side; up to 5 folds of whole patients; its penalty is chosen within the "
+        "training patients; intervals by drawing patients with replacement, 2,000 times.",
         "Maps: PCA keeps distances; t-SNE and UMAP keep neighbourhoods only: sizes of clusters and distances between "
         f"them mean nothing. Seed {result.seed}.",
         "All of it describes features. Which encoder is the better start for a task only training on the task shows.",

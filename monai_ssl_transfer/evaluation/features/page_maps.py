@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+import numpy as np
+
 from monai_ssl_transfer.evaluation.features.pictures import spread_pictures
 from monai_ssl_transfer.evaluation.features.result import EncoderResult, FeatureResult
 from monai_ssl_transfer.evaluation.features.svg import MORE, OTHER, atlas, colours_of, key, scatter
@@ -53,7 +55,7 @@ def maps_section(result: FeatureResult, small: Mapping[int, str]) -> str:
 
 
 def _colourings(result: FeatureResult) -> list[tuple[str, Sequence[str]]]:
-    """By class if there are classes; by patient where there are few enough to be told apart."""
+    """By class if there are classes; by patient where there are few enough; else by thirds of the first property."""
     found: list[tuple[str, Sequence[str]]] = []
     if result.labels:
         found.append(("class", result.labels))
@@ -61,7 +63,13 @@ def _colourings(result: FeatureResult) -> list[tuple[str, Sequence[str]]]:
         numbers = {name: f"{i:02d}" for i, name in enumerate(dict.fromkeys(result.groups), 1)}
         what = "group" if result.photographs else "patient"
         found.append((what, [f"{what} {numbers[name]}" for name in result.groups]))
-    return found or [("nothing (there are no classes, and many patients)", [""] * result.images)]
+    if found:
+        return found
+    first = result.properties[0]
+    ends = np.quantile(result.values[first.name], (1 / 3, 2 / 3))
+    thirds = np.array(["1 lowest third", "2 middle third", "3 highest third"])
+    title = f"{first.title[0].lower()}{first.title[1:]} (there are no classes, and too many patients to tell apart)"
+    return [(title, thirds[np.searchsorted(ends, result.values[first.name])].tolist())]
 
 
 def _key(colours: Mapping[str, str]) -> str:

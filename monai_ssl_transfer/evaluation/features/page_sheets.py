@@ -49,7 +49,7 @@ def sheets_section(result: FeatureResult, pictures: Mapping[int, str]) -> str:
 def _sheet(one: EncoderResult, query: int, result: FeatureResult, pictures: Mapping[int, str]) -> str:
     if one.neighbours is None or one.cosines is None:
         return ""
-    figures = [_figure(pictures[query], result.names[query], "image asked for", "", "asked")]
+    figures = [_figure(pictures[query], result.names[query], "asked for", "", "asked")]
     for position, cosine in zip(one.neighbours[query].tolist(), one.cosines[query].tolist(), strict=True):
         if position < 0:
             continue

@@ -14,7 +14,7 @@ p,ul{max-width:48rem}li{margin:.25rem 0;overflow-wrap:anywhere}.soft,.note{color
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
 th,td{padding:.22rem .6rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
 th{font-weight:600;border-bottom:1.5px solid #555;vertical-align:bottom;min-width:4.5rem}
-th.name,td.name{text-align:left;overflow-wrap:anywhere}
+th.name,td.name{text-align:left;min-width:7rem}td.name:first-child{overflow-wrap:anywhere;min-width:9rem}
 nav{font-size:.9rem}nav a{margin-right:1rem}
 summary{cursor:pointer;color:#3a5a78}
 .key{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.86rem;margin:.4rem 0}

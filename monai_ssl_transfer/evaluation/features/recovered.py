@@ -114,7 +114,8 @@ def ridge(train: np.ndarray, wanted: np.ndarray, test: np.ndarray, penalties: Se
         penalties: of the squared weights.
 
     Returns:
-        (penalties, M, T) predictions.
+        (penalties, M, T) predictions, kept within the range of the training images and half of it on either side: a
+        line goes far beyond for a single image with unusual features, which would then decide the error of all.
     """
     mean, spread = train.mean(axis=0), train.std(axis=0)
     scale = np.where(spread > _SPREAD, spread, np.inf)  # a feature that never varies tells nothing
@@ -126,4 +127,6 @@ def ridge(train: np.ndarray, wanted: np.ndarray, test: np.ndarray, penalties: Se
     else:
         values, vectors = np.linalg.eigh(x.T @ x)
         along, out = vectors.T @ (x.T @ (wanted - middle)), seen @ vectors
-    return np.stack([out @ (along / (np.maximum(values, 0)[:, None] + one)) + middle for one in penalties])
+    found = np.stack([out @ (along / (np.maximum(values, 0)[:, None] + one)) + middle for one in penalties])
+    beyond = np.ptp(wanted, axis=0) / 2
+    return np.clip(found, wanted.min(axis=0) - beyond, wanted.max(axis=0) + beyond)
