@@ -219,8 +219,8 @@ def _data_kind(config: str) -> str:
     if "volumes.cases.volumes_to_evaluate" in config:
         if re.search(r'"channels": "(z_score|percentile)"', config):
             raise DataError(
-                "the run has volumes without HU (channels z_score or percentile) and the corruptions of scans are in HU: "
-                "give a run on CT."
+                "the run has volumes without HU (channels z_score or percentile) and the corruptions of scans are in "
+                "HU: give a run on CT."
             )
         return "ct_volumes"
     raise DataError("this bundle has no validation of a task: give one of the task bundles with --bundle.")

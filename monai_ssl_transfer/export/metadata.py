@@ -13,6 +13,7 @@ from monai_ssl_transfer.export.network_facts import NetworkFacts
 from monai_ssl_transfer.export.run_folder import Evaluation
 from monai_ssl_transfer.export.statements import Statements
 from monai_ssl_transfer.views.windows import channel_windows, normalisation
+from monai_ssl_transfer.weights.input_channels import SCALED, SCALED_RANGES
 
 _OWN_FIELDS = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
 _OF_TRAINING = {"monai-ssl-transfer", "lightly", "torchmetrics", "pycocotools"}
@@ -112,7 +113,10 @@ def _data_format(template: Mapping[str, Any], inference: Mapping[str, Any], fact
     names = _CHANNELS.get(channels, ())
     if len(names) == facts.in_channels:
         image["channel_def"] = {str(number): name for number, name in enumerate(names)}
-    if channels != "rgb" and channel_windows(channels):
+    if channels in SCALED:
+        image |= {"format": "magnitude", "modality": "any", "value_range": list(SCALED_RANGES[channels])}
+        image["channel_def"] = {str(number): f"modality, by {channels}" for number in range(facts.in_channels)}
+    elif channels != "rgb" and channel_windows(channels):
         pairs = list(zip(*normalisation(channels), strict=True))
         image["value_range"] = [min(-mean / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)]
     side = inference.get("image_size")

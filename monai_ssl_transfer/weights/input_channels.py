@@ -13,6 +13,9 @@ from monai_ssl_transfer.weights.card import EncoderCard
 BGR = "bgr"
 """Photographs with blue first: of an encoder that was converted so; no bundle feeds them."""
 KINDS = {"rgb": "photographs", BGR: "photographs", "windows": "CT", "single": "CT", "neighbours": "CT"}
+SCALED_RANGES = {"z_score": (-5, 30), "percentile": (-2, 2)}
+SCALED = tuple(SCALED_RANGES)
+"""Channels of volumes without HU (MR), each scaled by its own voxels (`data.volumes.intensities`)."""
 
 
 def kind_of(channels: str) -> str:
@@ -38,6 +41,29 @@ def refuse_bgr(card: EncoderCard, channels: str, file: str | Path) -> None:
         )
 
 
+def refuse_hounsfield(file: str | Path | None, channels: str, allowed: bool = False) -> None:
+    """Refuse an encoder of HU windows where it is fed volumes without HU, unless that is wanted.
+
+    Args:
+        file: of the encoder; None passes.
+        channels: what it is fed.
+        allowed: the user has said so.
+
+    Raises:
+        WeightsError: as said.
+    """
+    from monai_ssl_transfer.weights.read import read_encoder
+
+    if file is None or str(file) in ("", "None", "none") or channels not in SCALED or allowed:
+        return
+    card = read_encoder(file)[1]
+    if kind_of(card.channels) == "CT":
+        raise WeightsError(
+            f"{file} was pretrained on HU windows of CT ({card.channels}) but gets volumes without HU here, scaled by "
+            f"{channels}: give another encoder, or run with --other_images True if that is meant."
+        )
+
+
 def compare_input(card: EncoderCard, channels: str, file: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Compare the card of an encoder with what it is fed.
 
@@ -57,6 +83,9 @@ def compare_input(card: EncoderCard, channels: str, file: str | Path) -> tuple[t
     refuse_bgr(card, channels, file)
     if not channels:
         return (), ()
+    if channels in SCALED:
+        seen = card.channels or "images that its file does not name"
+        return (), (f"it was pretrained on {seen} and gets volumes scaled by {channels} here, another kind of images",)
     if not card.channels:
         return (f"its file does not say what its channels are; they are {channels} here",), _other_scale(card, channels)
     if kind_of(card.channels) != kind_of(channels):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from monai_ssl_transfer.data.ct.layouts import liver_cases
 from monai_ssl_transfer.data.recorded_split import record_split, recorded_split
@@ -41,18 +43,40 @@ def divide_cases(
     Raises:
         DataError: unknown names, a case on both sides, an empty side, or a data set that has changed since the draw.
     """
-    cases = liver_cases(dataset_dir)
-    names = [case["case"] for case in cases]
+    draw = DrawnDivision(label_fraction, validation_fraction, seed)
+    return divide_listed(liver_cases(dataset_dir), output_dir, train_cases, validation_cases, draw)
+
+
+@dataclass(frozen=True)
+class DrawnDivision:
+    """How cases are drawn: shares as in `divide_cases`, and the seed."""
+
+    label_fraction: float = 1.0
+    validation_fraction: float = 0.2
+    seed: int = 0
+
+
+def divide_listed(
+    cases: Sequence[dict[str, Any]],
+    output_dir: str | Path,
+    train_cases: Sequence[str | int] | None,
+    validation_cases: Sequence[str | int] | None,
+    draw: DrawnDivision,
+) -> dict[str, list[dict[str, Any]]]:
+    """Divide listed cases, by patient where a case names its ``"patient"``; see `divide_cases`."""
+    names = [str(case["case"]) for case in cases]
+    patients = [str(case.get("patient", case["case"])) for case in cases]
     if train_cases is None and validation_cases is None:
-        parts = {"train": 1 - validation_fraction, "validation": validation_fraction}
+        parts = {"train": 1 - draw.validation_fraction, "validation": draw.validation_fraction}
         file = Path(output_dir) / "split.json"
-        split = load_or_make_split(file, names, parts=parts, seed=seed, fraction=label_fraction)
+        split = load_or_make_split(file, patients, parts=parts, seed=draw.seed, fraction=draw.label_fraction)
     else:
         train = _named(train_cases) or [name for name in names if name not in _named(validation_cases)]
         validation = _named(validation_cases) or [name for name in names if name not in train]
-        split = explicit_split(names, train=train, validation=validation)
-        if label_fraction < 1:
-            kept = nested_fractions([names[i] for i in split["train"]], None, [label_fraction], seed)[label_fraction]
+        split = explicit_split(names, train=train, validation=validation, groups=patients)
+        share = draw.label_fraction
+        if share < 1:
+            kept = nested_fractions([patients[i] for i in split["train"]], None, [share], draw.seed)[share]
             split["train"] = [split["train"][i] for i in kept]
     record_split(Path(output_dir) / "cases.json", {part: [names[i] for i in found] for part, found in split.items()})
     return {part: [cases[i] for i in split[part]] for part in ("train", "validation")}
@@ -74,7 +98,17 @@ def cases_to_evaluate(
     Raises:
         DataError: a name that the data set lacks, or neither names nor a record.
     """
-    cases = {case["case"]: case for case in liver_cases(dataset_dir)}
+    return listed_to_evaluate(liver_cases(dataset_dir), dataset_dir, run_dir, validation_cases)
+
+
+def listed_to_evaluate(
+    listed: Sequence[dict[str, Any]],
+    dataset_dir: str | Path,
+    run_dir: str | Path,
+    validation_cases: Sequence[str | int] | None,
+) -> dict[str, list[dict[str, Any]]]:
+    """The cases of an evaluation among those listed; see `cases_to_evaluate`."""
+    cases = {str(case["case"]): case for case in listed}
     record = Path(run_dir) / "cases.json"
     recorded = recorded_split(record) if record.is_file() or validation_cases is None else {"train": []}
     wanted = {"train": recorded["train"], "validation": _named(validation_cases) or recorded["validation"]}

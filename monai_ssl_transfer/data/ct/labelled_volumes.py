@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from monai_ssl_transfer.data.ct.volume import CtVolume
 from monai_ssl_transfer.data.store import SeriesEntry, SliceStore
 from monai_ssl_transfer.data.store_writer import EncodedSlice, SliceStoreWriter, StoreBusyError, encode_slice
 from monai_ssl_transfer.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-CHANNELS = ("windows", "single", "neighbours")
+CHANNELS = ("windows", "single", "neighbours", "z_score", "percentile")
 # A slice's record keeps its classes as bits of the 16-bit label; masks with higher classes are looked through instead.
 HIGHEST_CLASS_IN_RECORD = 14
 
@@ -37,11 +39,13 @@ class SliceDrawOptions:
     Attributes:
         foreground_fraction: probability that a slice must show a foreground class.
         slices_per_epoch: length of an epoch; None = as many as there are slices.
-        channels: ``"windows"`` or ``"single"`` give the slice, ``"neighbours"`` the slice between the one below
-            and the one above it.
+        channels: ``"neighbours"`` gives the slice between the one below and the one above it, every other layout the
+            slice (of each modality).
         seed: of the draws.
         classes: foreground classes to balance; None = every class above 0 that occurs.
         workers: threads that ingest.
+        label_values: the task's values in label files, in the order of the classes that they become (0 first); other
+            values are refused. None leaves labels as they are.
     """
 
     foreground_fraction: float = 0.5
@@ -50,6 +54,7 @@ class SliceDrawOptions:
     seed: int = 0
     classes: tuple[int, ...] | None = None
     workers: int = 2
+    label_values: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.foreground_fraction <= 1:
@@ -84,7 +89,25 @@ def case_key(case: Mapping[str, Any], label_map: Mapping[int, int] | None = None
                 "mend the list of cases"
             ) from error
         parts.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
+    parts += [[name, case[name]] for name in ("volume", "channels") if name in case]  # absent in the key of a plain CT
     return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def modality_cases(case: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A case once for each of its modalities: with one file of the list ``"image"``, or one number of ``"volumes"``."""
+    if "volumes" in case:
+        plain = {name: value for name, value in case.items() if name != "volumes"}
+        return [{**plain, "volume": number} for number in case["volumes"]]
+    if isinstance(case.get("image"), list):
+        return [{**case, "image": file} for file in case["image"]]
+    return [case]
+
+
+def read_ct_case(case: Mapping[str, Any]) -> CtVolume:
+    """The CT of a case in HU."""
+    from monai_ssl_transfer.data.ct.nifti import read_nifti_ct
+
+    return read_nifti_ct(case["image"])
 
 
 def build_volume_cache(
@@ -93,6 +116,8 @@ def build_volume_cache(
     *,
     workers: int = 2,
     label_map: Mapping[int, int] | None = None,
+    known_labels_only: bool = False,
+    reader: Callable[[Mapping[str, Any]], CtVolume] = read_ct_case,
 ) -> SliceStore:
     """Bring volumes and their labels into a slice store, each one once.
 
@@ -105,6 +130,8 @@ def build_volume_cache(
         cache_dir: folder of the store.
         workers: threads that read and compress; each holds one volume in memory.
         label_map: label in the file -> label in the store; others stay as they are.
+        known_labels_only: refuse labels that ``label_map`` does not name.
+        reader: gives the volume of a case.
 
     Returns:
         The store, with a mask for every slice.
@@ -113,6 +140,7 @@ def build_volume_cache(
         DataError: If a volume or its label cannot be used; names the file. The cases before it are in the cache.
     """
     todo = {case_key(case, label_map): case for case in cases}
+    encode = partial(_encode_case, label_map=label_map, known_labels_only=known_labels_only, reader=reader)
     if not todo:
         raise DataError(f"there is no case to put into the cache {cache_dir}: give at least one image with its label")
     waited = False
@@ -120,7 +148,7 @@ def build_volume_cache(
         try:
             with SliceStoreWriter(cache_dir) as writer:
                 missing = {key: case for key, case in todo.items() if key not in writer}
-                _fill(writer, missing, max(1, workers), label_map)
+                _fill(writer, missing, max(1, workers), encode)
         except StoreBusyError:
             if not waited:
                 logger.info("waiting for another process to fill the cache %s", cache_dir)
@@ -141,7 +169,10 @@ def series_numbers(store: SliceStore) -> dict[str, int]:
 
 
 def _fill(
-    writer: SliceStoreWriter, cases: Mapping[str, Mapping[str, Any]], workers: int, label_map: Mapping[int, int] | None
+    writer: SliceStoreWriter,
+    cases: Mapping[str, Mapping[str, Any]],
+    workers: int,
+    encode: Callable[[str, Mapping[str, Any]], tuple[SeriesEntry, list[EncodedSlice]]],
 ) -> None:
     """Encode in threads, at most ``workers`` volumes ahead, and append in the order of the list."""
     with (
@@ -153,7 +184,7 @@ def _fill(
         try:
             while True:
                 for key, case in itertools.islice(left, workers - len(waiting)):
-                    waiting.append(pool.submit(_encode_case, key, case, label_map))
+                    waiting.append(pool.submit(encode, key, case))
                 if not waiting:
                     return
                 writer.append(*waiting.popleft().result())
@@ -164,12 +195,19 @@ def _fill(
 
 
 def _encode_case(
-    key: str, case: Mapping[str, Any], label_map: Mapping[int, int] | None
+    key: str,
+    case: Mapping[str, Any],
+    label_map: Mapping[int, int] | None,
+    known_labels_only: bool,
+    reader: Callable[[Mapping[str, Any]], CtVolume],
 ) -> tuple[SeriesEntry, list[EncodedSlice]]:
-    from monai_ssl_transfer.data.ct.nifti import read_nifti_ct, read_nifti_labels
+    from monai_ssl_transfer.data.ct.layouts import check_label_values
+    from monai_ssl_transfer.data.ct.nifti import read_nifti_labels
 
-    volume = read_nifti_ct(case["image"])
+    volume = reader(case)
     labels = read_nifti_labels(case["label"], volume)
+    if known_labels_only:
+        check_label_values(labels, case["label"], tuple(label_map or ()))
     if label_map:
         table = np.arange(256, dtype=np.uint8)
         for old, new in label_map.items():
@@ -205,10 +243,11 @@ class ForegroundBalancedSlices(Dataset):
     as often as the organ; any other slice is drawn case first. A MONAI random transform is reseeded for each item too.
 
     Args:
-        data: ``{"image": path, "label": path, "case": name}`` each, NIfTI.
+        data: ``{"image": path, "label": path, "case": name}`` each, NIfTI; of several modalities see `modality_cases`.
         cache_dir: folder of the slice store that is built or reused, see `build_volume_cache`.
         transform: takes and gives the item.
         options: how to draw.
+        reader: gives the volume of a case.
 
     Raises:
         DataError: If a volume or a label cannot be used.
@@ -220,16 +259,30 @@ class ForegroundBalancedSlices(Dataset):
         cache_dir: str | Path,
         transform: Callable[[dict[str, Any]], Any] | None = None,
         options: SliceDrawOptions | None = None,
+        reader: Callable[[Mapping[str, Any]], CtVolume] = read_ct_case,
     ) -> None:
         self.data = list(data)
         self.transform = transform
         self.options = options or SliceDrawOptions()
-        self.store = build_volume_cache(self.data, cache_dir, workers=self.options.workers)
+        values = self.options.label_values
+        label_map = None if values is None else {value: number for number, value in enumerate(values)}
+        modalities = [modality_cases(case) for case in self.data]
+        self.store = build_volume_cache(
+            [one for case in modalities for one in case],
+            cache_dir,
+            workers=self.options.workers,
+            label_map=label_map,
+            known_labels_only=values is not None,
+            reader=reader,
+        )
         numbers = series_numbers(self.store)
-        ranges = [self.store.series_range(numbers[case_key(case)]) for case in self.data]
+        series = [[numbers[case_key(one, label_map)] for one in case] for case in modalities]
+        ranges = [self.store.series_range(first) for first, *_ in series]
         self._slices = [np.arange(r.start, r.stop) for r in ranges]
         self._foreground = self._find_foreground()
-        self._names = {numbers[case_key(case)]: case_name(case) for case in self.data}
+        self._names = {first: case_name(case) for (first, *_), case in zip(series, self.data, strict=True)}
+        # where the slices of every modality begin, by the series of the first one
+        self._starts = {found[0]: [self.store.series_range(one).start for one in found] for found in series}
         # Shared memory, so that workers which live through several epochs see a new one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -282,16 +335,20 @@ class ForegroundBalancedSlices(Dataset):
         """Item ``k`` of the epoch.
 
         Returns:
-            What the transform makes of ``"image"`` int16 HU (1 or 3, H, W), ``"label"`` uint8 (1, H, W), ``"spacing"``
-            (row, column) in mm, ``"case"`` and ``"index"``, the slice's number in the store.
+            What the transform makes of ``"image"`` int16 HU (1, modalities or 3, H, W), ``"label"`` uint8 (1, H, W),
+            ``"spacing"`` (row, column) in mm, ``"case"`` and ``"index"``, the slice's number in the store.
         """
         if not 0 <= k < len(self):
             raise IndexError(f"item {k} of {len(self)}")
         epoch = int(self._epoch[0])
         i = self.slice_number(k, epoch)
-        below, above = self.store.neighbours(i) if self.options.channels == "neighbours" else (i, i)
-        image = [self.store.read(j) for j in ((below, i, above) if self.options.channels == "neighbours" else (i,))]
         record = self.store.index[i]
+        starts = self._starts[int(record["series"])]
+        shown = [start + i - starts[0] for start in starts]
+        if self.options.channels == "neighbours":
+            below, above = self.store.neighbours(i)
+            shown = [below, i, above]
+        image = [self.store.read(j) for j in shown]
         item: dict[str, Any] = {
             "image": torch.from_numpy(np.stack(image)),
             "label": torch.from_numpy(self._mask(i)[None]),

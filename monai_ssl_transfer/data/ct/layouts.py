@@ -41,13 +41,13 @@ def liver_cases(dataset_dir: str | Path, *, unlabelled: bool = False) -> list[di
     """
     folder = Path(dataset_dir)
     if unlabelled and folder.is_file() and folder.name.endswith(_SUFFIXES):
-        return [{"case": _stem(folder), "image": str(folder)}]
+        return [{"case": nifti_stem(folder), "image": str(folder)}]
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give the folder of a data set in LiTS or MSD Task03 layout.")
     described = folder / "dataset.json"
     if described.is_file():
         return _decathlon_cases(described, unlabelled)
-    files = sorted(_nifti_files(folder))
+    files = sorted(nifti_files(folder))
     if unlabelled:
         return _images(folder, files)
     return _lits_cases(folder, files)
@@ -74,14 +74,16 @@ def check_label_values(labels: np.ndarray, file: str | Path, allowed: Collection
         )
 
 
-def _nifti_files(folder: Path) -> Iterator[Path]:
+def nifti_files(folder: Path) -> Iterator[Path]:
+    """NIfTI files below a folder, without hidden ones."""
     for path in folder.rglob("*"):
         inside = path.relative_to(folder).parts
         if path.name.endswith(_SUFFIXES) and not any(part.startswith(".") for part in inside) and path.is_file():
             yield path  # names with a leading dot are macOS's "._" companions and other hidden files
 
 
-def _stem(path: Path) -> str:
+def nifti_stem(path: Path) -> str:
+    """Name of a NIfTI file without its ending."""
     for suffix in _SUFFIXES:
         if path.name.endswith(suffix):
             return path.name[: -len(suffix)]
@@ -92,7 +94,7 @@ def _by_case(folder: Path, files: list[Path], kind: str) -> dict[int, Path]:
     """Files of one kind by case number."""
     found: dict[int, Path] = {}
     for path in files:
-        match = _LITS_NAME.match(_stem(path))
+        match = _LITS_NAME.match(nifti_stem(path))
         if match is None or match["kind"] != kind:
             continue
         case = int(match["case"])
@@ -128,12 +130,14 @@ def _images(folder: Path, files: list[Path]) -> list[dict[str, str]]:
     for kind, prefix in (("volume", ""), ("test-volume", "test-")):
         cases.update({f"{prefix}{case}": path for case, path in sorted(_by_case(folder, files, kind).items())})
     if not cases:
-        labels = [path for path in files if _LABEL_NAME.search(_stem(path)) or path.parent.name.startswith("labels")]
+        labels = [
+            path for path in files if _LABEL_NAME.search(nifti_stem(path)) or path.parent.name.startswith("labels")
+        ]
         if labels:
             logger.warning("%d files are labels by their name and are not segmented: %s ...", len(labels), labels[0])
         others = [path for path in files if path not in labels]
         for path in others:
-            name = path.relative_to(folder).with_name(_stem(path)).as_posix().replace("/", "_")
+            name = path.relative_to(folder).with_name(nifti_stem(path)).as_posix().replace("/", "_")
             if name in cases:
                 raise DataError(f"{cases[name]} and {path} both claim case {name}: remove or rename one of them.")
             cases[name] = path
@@ -160,7 +164,7 @@ def _decathlon_cases(described: Path, unlabelled: bool) -> list[dict[str, str]]:
         _add_case(cases, described, files)
     for entry in test if unlabelled else []:
         _add_case(
-            cases, described, {"image": _existing(described, entry["image"] if isinstance(entry, dict) else entry)}
+            cases, described, {"image": described_file(described, entry["image"] if isinstance(entry, dict) else entry)}
         )
     if not cases:
         raise DataError(f"{described} lists no case: complete it or remove it.")
@@ -170,10 +174,10 @@ def _decathlon_cases(described: Path, unlabelled: bool) -> list[dict[str, str]]:
 def _decathlon_pair(described: Path, entry: Any) -> tuple[str, str]:
     if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
         raise DataError(f"{described} has a training entry without image and label ({entry!r}): complete it.")
-    return _existing(described, entry["image"]), _existing(described, entry["label"])
+    return described_file(described, entry["image"]), described_file(described, entry["label"])
 
 
-def _existing(described: Path, name: object) -> str:
+def described_file(described: Path, name: object) -> str:
     """Path of a file that ``dataset.json`` names, compressed or not."""
     path = described.parent / str(name)
     for candidate in (path, Path(f"{path}.gz"), path.with_suffix("") if path.suffix == ".gz" else path):
@@ -183,7 +187,7 @@ def _existing(described: Path, name: object) -> str:
 
 
 def _add_case(cases: dict[str, dict[str, str]], described: Path, files: dict[str, str]) -> None:
-    name = _stem(Path(files["image"]))
+    name = nifti_stem(Path(files["image"]))
     number = re.fullmatch(r"liver_(\d+)", name)
     case = str(int(number[1])) if number else name  # the numbers of LiTS and MSD Task03 name the same patients
     if case in cases:

@@ -60,15 +60,19 @@ class NiftiStack:
         return np.array([float(plane.origin @ normal) for plane in self.planes])
 
 
-def read_nifti_ct(path: str | Path) -> CtVolume:
+def read_nifti_ct(path: str | Path, volume: int | None = None) -> CtVolume:
     """Read a CT volume from ``.nii`` or ``.nii.gz``.
 
     Float voxels are rounded half to even; values are clamped to [-1024, 32767] HU.
 
+    Args:
+        path: the file.
+        volume: which volume of a four-dimensional file; None where the file has one.
+
     Raises:
         DataError: the file is damaged, not three-dimensional, not axial within 30 degrees, a label map, or not in HU.
     """
-    stack = open_nifti(path)
+    stack = open_nifti(path, volume)
     check_hounsfield(stack)
     gap, uneven = slice_gaps(stack.positions)
     affine = stack_affine(stack.planes)
@@ -124,13 +128,21 @@ def _size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def open_nifti(path: str | Path) -> NiftiStack:
-    """Open a NIfTI file as canonical planes; checks its geometry, not its values."""
+def open_nifti(path: str | Path, volume: int | None = None) -> NiftiStack:
+    """Open a NIfTI file as canonical planes; checks its geometry, not its values.
+
+    Args:
+        path: the file.
+        volume: which volume of a four-dimensional file; None where the file has one.
+    """
     path = Path(path)
     stored, image = _load(path)
     affine = image.affine
-    if stored.ndim == 4 and stored.shape[3] == 1:
-        stored = stored[..., 0]
+    volumes = stored.shape[3] if stored.ndim == 4 else 1
+    if volume is not None and volume >= volumes:
+        raise RefusedFile(path, "modality missing", f"has {volumes} volume(s) and lacks number {volume}, choose others")
+    if stored.ndim == 4 and (volume is not None or volumes == 1):
+        stored = stored[..., volume or 0]
     if stored.ndim != 3 or 0 in stored.shape:
         raise RefusedFile(
             path, "not three-dimensional", f"has {stored.ndim} dimensions, split it into one file per volume"

@@ -46,10 +46,16 @@ def running_parser() -> ConfigParser | None:
 def config_text(parser: ConfigParser) -> str:
     """The merged configuration as JSON that ``python -m monai.bundle run --config_file`` takes.
 
+    The settings that the list "settled" names are written as they were computed: they come from the data set, which is
+    not there when the run is used elsewhere.
+
     Args:
         parser: of the run; values that were set from Python and that JSON does not know are written as text.
     """
     config = {name: value for name, value in parser.get().items() if name != ConfigParser.meta_key}
+    for name in config.get("settled") or ():
+        if name in parser.ref_resolver.resolved_content:
+            config[name] = parser.ref_resolver.resolved_content[name]
     return json.dumps(config, indent=2, default=str) + "\n"
 
 

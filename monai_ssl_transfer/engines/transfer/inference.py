@@ -79,11 +79,22 @@ class SliceVolumeInferer(Inferer):
         precision: str = "fp32",
     ) -> None:
         precision_context(precision, torch.device("cpu"))
+        self.modalities: tuple[int, ...] = (1,)
+        self.fill = float(AIR)
         self.pixel_spacing = None if pixel_spacing is None else ensure_tuple_rep(pixel_spacing, 2)
-        self.to_channels = HUToChannels(channels)
+        self.to_channels: nn.Module = self._converter(channels)
+        self.adjacent = 3 if channels == "neighbours" else 1
         self.batch_size = batch_size
         self.multiple = multiple
         self.precision = precision
+
+    def _converter(self, channels: str) -> nn.Module:
+        """What turns slices into the input of the network."""
+        return HUToChannels(channels)
+
+    def _decoded(self, logits: Tensor) -> Tensor:
+        """(B, classes, H, W) logits to (B, H, W) uint8 labels."""
+        return logits.argmax(dim=1).to(torch.uint8)
 
     def __call__(self, inputs: Tensor, network: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Segment one volume.
@@ -101,16 +112,17 @@ class SliceVolumeInferer(Inferer):
         Raises:
             DataError: not one volume, no affine, or another orientation.
         """
-        if inputs.dim() != 5 or inputs.shape[0] != 1 or inputs.shape[1] != 1:
+        if inputs.dim() != 5 or inputs.shape[0] != 1 or inputs.shape[1] not in self.modalities:
+            count = self.modalities[-1]
             raise DataError(
-                f"a volume of shape {tuple(inputs.shape)} came where (1, 1, rows, columns, slices) is needed: "
-                "segment one single-channel volume at a time."
+                f"a volume of shape {tuple(inputs.shape)} came where (1, {count}, rows, columns, slices) is needed: "
+                f"segment one {'single' if count == 1 else count}-channel volume at a time."
             )
         size = self._working_size(inputs)
-        volume = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0, 0]
+        volume = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0]
         device = device_of(network, volume.device)
         self.to_channels.to(device)
-        labels = torch.empty((volume.shape[2], *volume.shape[:2]), dtype=torch.uint8, device=volume.device)
+        labels = torch.empty((volume.shape[3], *volume.shape[1:3]), dtype=torch.uint8, device=volume.device)
         with torch.no_grad():
             for start, slices in self._batches(volume):
                 batch = self._labels_of(slices.to(device), size, network, *args, **kwargs)
@@ -134,24 +146,24 @@ class SliceVolumeInferer(Inferer):
         return working_size((rows, columns), np.linalg.norm(affine[:3, :2], axis=0).tolist(), self.pixel_spacing)
 
     def _batches(self, volume: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first slice, (B, 1|3, R, C) float32); several batches are cut at once: slices lie last."""
-        count = volume.shape[2]
+        """Yield (first slice, (B, modalities or 3, R, C) float32); several batches are cut at once: slices lie last."""
+        count = volume.shape[3]
         chunk = self.batch_size * max(1, 32 // self.batch_size)
         for first in range(0, count, chunk):
             last = min(first + chunk, count)
             halo = torch.arange(first - 1, last + 1).clamp(0, count - 1)
             low, high = int(halo[0]), int(halo[-1]) + 1
-            stack = volume[:, :, low:high].permute(2, 0, 1).contiguous().float().clamp_min_(AIR)
+            stack = volume[..., low:high].permute(3, 0, 1, 2).contiguous().float().clamp_min_(AIR)
             for start in range(first, last, self.batch_size):
                 stop = min(start + self.batch_size, last)
-                if self.to_channels.source_channels == 1:
-                    yield start, stack[start - low : stop - low, None]
+                if self.adjacent == 1:
+                    yield start, stack[start - low : stop - low]
                 else:
                     offsets = torch.arange(start, stop)[:, None] + torch.tensor([-1, 0, 1])
-                    yield start, stack[offsets.clamp(0, count - 1) - low]
+                    yield start, stack[offsets.clamp(0, count - 1) - low, 0]
 
     def _labels_of(self, slices: Tensor, size: tuple[int, int], network: Callable, *args: Any, **kwargs: Any) -> Tensor:
-        padded, (top, left) = pad_slices(resample_slices(slices, size), self.multiple)
+        padded, (top, left) = pad_slices(resample_slices(slices, size), self.multiple, self.fill)
         with precision_context(self.precision, slices.device):
             logits = network(self.to_channels(padded), *args, **kwargs)
         if logits.shape[-2:] != padded.shape[-2:]:
@@ -160,4 +172,4 @@ class SliceVolumeInferer(Inferer):
                 "use a segmentation network that keeps the size."
             )
         logits = logits[:, :, top : top + size[0], left : left + size[1]].float()
-        return resample_slices(logits, (slices.shape[-2], slices.shape[-1])).argmax(dim=1).to(torch.uint8)
+        return self._decoded(resample_slices(logits, (slices.shape[-2], slices.shape[-1])))
