@@ -129,8 +129,16 @@ SMALL_DATA: dict[str, dict[str, Any]] = {
     "mae": {"decoder_width": 64, "decoder_depth": 1},
 }
 """Settings by method (and encoder) beside those of the overlays, for few images, few steps and a small encoder."""
-STEPS = {"moco_v2": 400, "mae": 500, "barlow_twins": 400, "dino": 500, "dinov2": 600, "moco_v3": 300}
-"""Steps of the methods whose steps are cheap or which need more; the others make those of the scale."""
+STEPS = {
+    "moco_v2": 400,
+    "mae": 500,
+    "barlow_twins": 400,
+    "dino": 500,
+    "dino vit": 900,
+    "dinov2": 600,
+    "moco_v3": 300,
+}
+"""Steps of the methods (and encoders) whose steps are cheap or which need more; the others make those of the scale."""
 
 
 @dataclass(frozen=True)
@@ -333,13 +341,14 @@ def environment() -> dict[str, Any]:
 def plan(arguments: argparse.Namespace, work: str) -> list[list[Run]]:
     """Groups of runs that differ in their seed only."""
     usual = SCALES[arguments.scale].steps
-    steps = {m: arguments.steps or (STEPS.get(m, usual) if arguments.scale == "cores" else usual) for m, _ in ROWS}
+    own = STEPS if arguments.scale == "cores" else {}
+    steps = {(m, f): arguments.steps or own.get(f"{m} {f}", own.get(m, usual)) for m, f in ROWS}
     rows = [
         (method, family, "") for method, family in ROWS if method in arguments.methods and family in arguments.families
     ]
     rows += [(*CONTROLLED, control) for control in (() if arguments.no_controls else CONTROLS)]
     return [
-        [Run(m, f, task, seed, steps[m], arguments.scale, work, control) for seed in range(arguments.seeds)]
+        [Run(m, f, task, seed, steps[m, f], arguments.scale, work, control) for seed in range(arguments.seeds)]
         for task in arguments.data
         for m, f, control in rows
     ]
