@@ -103,9 +103,9 @@ def _normalisation(settings: EncoderSettings, channels: str, grey: bool) -> nn.M
     card = settings.card
     wanted = (1 if grey else channels_count(channels)) if card is None else card.in_channels
     if channels == "rgb" and wanted == 1:
-        # a card of one channel has one mean, or none that is known
-        usual = card is None or len(card.mean) != 1
-        return GreyMean(FrameNormaliser() if usual else FrameNormaliser(card.mean * 3, card.std * 3))
+        if card is None or len(card.mean) != 1:  # none that is known
+            return GreyMean(FrameNormaliser())
+        return GreyMean(FrameNormaliser(card.mean * 3, card.std * 3))
     if wanted != channels_count(channels):
         raise WeightsError(
             f"{settings.file} takes {wanted} channels, but images as '{channels}' have {channels_count(channels)}: "

@@ -97,8 +97,11 @@ def scores_of(train: LabelledVectors, validation: LabelledVectors, seed: int = 0
     from monai_ssl_transfer.evaluation.transferability.logme import logme
 
     outcome = PROBES["knn"](neighbours=(KNN_NEIGHBOURS,)).predict(train, validation, validation, seed)
+    knn = validation_score(outcome.probabilities, validation)
+    if knn is None:
+        raise DataError("the validation cases show no finding that kNN could be judged on: raise validation_fraction.")
     return {
-        "knn": validation_score(outcome.probabilities, validation),
+        "knn": knn,
         "logme": float(logme(train.vectors, train.targets)),
         "h_score": float(h_score(train.vectors, train.targets)),
     }
