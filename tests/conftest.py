@@ -13,6 +13,25 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _operators_stay_alive() -> None:
+    """Keep every operator that torch.jit knows: it recognises them by ``id()`` and holds no reference.
+
+    What imports the compiler replaces some (``quantized_decomposed``); a list that then got the ``id()`` of one that
+    is gone could no longer be scripted ("builtin cannot be used as a value"), in a test far away and rarely.
+    """
+    from torch.jit import _builtins
+
+    register = _builtins._register_builtin
+    kept: list[object] = []
+
+    def register_and_keep(operator: object, name: str) -> None:
+        kept.append(operator)
+        register(operator, name)
+
+    _builtins._register_builtin = register_and_keep
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Mount a real file system of a given size ("200k"), to be filled up; skips where mounting is not permitted."""

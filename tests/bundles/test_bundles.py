@@ -28,7 +28,8 @@ BUNDLES = sorted(folder.name for folder in (ROOT / "bundles").iterdir() if (fold
 OVERLAYS = sorted(
     str(path.relative_to(ROOT / "configs"))
     for path in (ROOT / "configs").rglob("*.json")
-    if path.parent.name != "robustness"  # of an evaluation: tests/views/corruptions/test_corruption_dictionary.py
+    # of an evaluation and of frozen encoders: test_corruption_dictionary.py, test_task_probes.py
+    if path.parent.name not in ("robustness", "probes")
 )
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -215,7 +216,13 @@ def test_some_bundle_takes_every_overlay(overlay: str):
     assert any(overlay.startswith(tuple(SETTINGS[bundle]["overlays"])) for bundle in BUNDLES)
 
 
-PAIRS = [(one, bundle) for bundle in BUNDLES for one in OVERLAYS if one.startswith(tuple(SETTINGS[bundle]["overlays"]))]
+PAIRS = [
+    # a ViT-B takes seconds to build, and differs from a ViT-S in its widths only
+    pytest.param(one, bundle, marks=[pytest.mark.slow] if "vit_base" in one else [])
+    for bundle in BUNDLES
+    for one in OVERLAYS
+    if one.startswith(tuple(SETTINGS[bundle]["overlays"]))
+]
 
 
 @pytest.mark.parametrize(("overlay", "bundle"), PAIRS)

@@ -33,6 +33,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "endoscopy_polyp_detection": ("detector_resnet18", "detector_vit_tiny"),
     "endoscopy_polyp_segmentation": ("unet_resnet18", "unet_vit_tiny"),
     "image_classification": ("classifier_resnet18", "classifier_vit_tiny"),
+    "volume_segmentation": ("unet_resnet18",),
     "image_segmentation": ("unet_resnet18", "unet_vit_tiny"),
 }
 ADAPTED = {"lora": "LoRA", "bitfit": "BitFit", "norm_only": "NormOnly", "last_blocks": "LastBlocks"}

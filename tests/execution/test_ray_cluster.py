@@ -92,6 +92,7 @@ def test_leaving_the_loop_ends_jobs_on_the_cluster(ray: Any, tmp_path: Path) -> 
     assert wait_until_gone(processes) == []
 
 
+@pytest.mark.slow
 def test_jobs_end_with_a_killed_program(ray: Any, tmp_path: Path) -> None:
     address = ray.get_runtime_context().gcs_address
     assert interrupt_program(tmp_path, "ray", address, signal.SIGKILL) == []

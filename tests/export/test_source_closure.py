@@ -9,7 +9,7 @@ import pytest
 from monai_ssl_transfer.errors import ExportError
 from monai_ssl_transfer.export.source_closure import PACKAGE, SourceClosure, origin
 
-INFERER = f"{PACKAGE}.engines.inference.SliceVolumeInferer"
+INFERER = f"{PACKAGE}.engines.transfer.inference.SliceVolumeInferer"
 
 
 def closure_of(*targets: str) -> SourceClosure:
@@ -20,8 +20,8 @@ def closure_of(*targets: str) -> SourceClosure:
 
 
 def test_what_training_needs_stays_behind():
-    texts = closure_of(f"{PACKAGE}.engines.transfer.load_model").texts("scripts")
-    assert set(texts) == {f"{PACKAGE}.engines.transfer", f"{PACKAGE}.errors"}
+    texts = closure_of(f"{PACKAGE}.engines.transfer.fine_tuning.load_model").texts("scripts")
+    assert set(texts) == {f"{PACKAGE}.engines.transfer.fine_tuning", f"{PACKAGE}.errors"}
     names = {node.name for text in texts.values() for node in ast.parse(text).body if hasattr(node, "name")}
     assert {"load_model", "TrainingError", "UserError"} <= names
     assert not {"save_model", "BestModelSaver", "initialise_encoder", "DataError"} & names
@@ -29,7 +29,7 @@ def test_what_training_needs_stays_behind():
 
 def test_every_name_that_the_kept_source_uses_is_there():
     closure = closure_of(
-        f"{PACKAGE}.engines.inference.SliceVolumeInferer", f"{PACKAGE}.networks.detection.build_detector"
+        f"{PACKAGE}.engines.transfer.inference.SliceVolumeInferer", f"{PACKAGE}.networks.detection.build_detector"
     )
     for module, text in closure.texts("scripts").items():
         assert PACKAGE not in text, module
@@ -50,7 +50,7 @@ def test_names_that_are_passed_on_are_followed_home():
 
 def test_libraries_are_named_as_they_are_installed():
     assert {"monai", "nibabel", "numpy", "torch"} == closure_of(
-        f"{PACKAGE}.engines.inference.SliceVolumeInferer"
+        f"{PACKAGE}.engines.transfer.inference.SliceVolumeInferer"
     ).libraries()
 
 

@@ -112,5 +112,5 @@ def test_every_bundle_says_what_it_feeds(config: Path) -> None:
     if "ssl" in config.parts[-3]:
         assert content.get("encoder", {}).get("channels", "@channels") == "@channels"
         return
-    fed = "@channels" if config.parts[-3].startswith("ct_") else "'rgb'"
+    fed = "@channels" if config.parts[-3].startswith(("ct_", "volume_")) else "'rgb'"
     assert f"$initialise_encoder(@network_def, @encoder_weights, @output_dir, {fed})" in content["initialize"]

@@ -26,7 +26,11 @@ PLACES = {"photographs": "LoadFramed", "ct_volumes": "Orientationd", "ct_slices"
 
 
 def overlay_of(bundle: str) -> str:
-    special = {"ct_liver_segmentation": "ct_volumes", "ct_body_region_classification": "ct_slices"}
+    special = {
+        "ct_liver_segmentation": "ct_volumes",
+        "ct_body_region_classification": "ct_slices",
+        "volume_segmentation": "ct_volumes",
+    }
     return special.get(bundle, "photographs")
 
 
