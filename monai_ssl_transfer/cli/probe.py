@@ -12,11 +12,13 @@ _PROTOCOLS = ("knn", "ml_knn", "linear", "logistic", "few_shot")
 
 
 def _task(arguments: argparse.Namespace) -> Any:
-    from monai_ssl_transfer.evaluation.probes.task import TaskSource
+    from monai_ssl_transfer.evaluation.probes.task import TaskSource, refuse_unknown_settings
     from monai_ssl_transfer.evaluation.robustness_grid import parsed_settings
 
     data, overlays = tuple(arguments.data), tuple(arguments.config)
-    return TaskSource(arguments.bundle, data, overlays, parsed_settings(arguments.set))
+    task = TaskSource(arguments.bundle, data, overlays, parsed_settings(arguments.set))
+    refuse_unknown_settings(task)
+    return task
 
 
 def _probe(arguments: argparse.Namespace) -> int:
@@ -25,7 +27,7 @@ def _probe(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.evaluation.probes.task_run import run_probe
     from monai_ssl_transfer.evaluation.robustness_grid import parsed_settings
 
-    probe = probe_with(arguments.protocol, parsed_settings(arguments.probe_set))
+    probe = probe_with(arguments.protocol, parsed_settings(arguments.probe_set, "--probe-set", "neighbours=[5,20]"))
     written = run_probe(
         _task(arguments),
         encoder_source(arguments.encoder),
@@ -64,11 +66,11 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     """What both commands take."""
     parser.add_argument("--bundle", required=True, metavar="NAME", help="a classification bundle")
     data = "data set, as for the bundle's training; may be left out where an overlay names it"
-    parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="DIR", help=data)
+    parser.add_argument("--data", type=Path, nargs="+", action="extend", default=[], metavar="DIR", help=data)
     overlays = "configuration files over the bundle's, such as configs/tasks/image_folder.json"
-    parser.add_argument("--config", type=Path, nargs="+", default=[], metavar="FILE", help=overlays)
+    parser.add_argument("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=overlays)
     settings = "further settings of the bundle, such as image_size=96 or split_seed=1"
-    parser.add_argument("--set", nargs="+", default=[], metavar="ID=VALUE", help=settings)
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="ID=VALUE", help=settings)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     kept = "folder of embeddings, or none (default: monai_ssl_transfer/embeddings in $XDG_CACHE_HOME or ~/.cache)"
     parser.add_argument("--cache", default="", metavar="DIR", help=kept)
@@ -83,7 +85,7 @@ def add_probe(commands: Commands) -> None:
     probe = commands.add_parser("probe", help="a frozen encoder judged on a classification task, nothing fine-tuned")
     probe.add_argument("--protocol", choices=_PROTOCOLS, default="knn", help="default: knn")
     chosen = "settings of the protocol, such as neighbours=[5,20] (docs/probes.md)"
-    probe.add_argument("--probe-set", nargs="+", default=[], metavar="NAME=VALUE", help=chosen)
+    probe.add_argument("--probe-set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=chosen)
     one = "encoder.safetensors, another checkpoint, or scratch:resnet18"
     probe.add_argument("--encoder", required=True, metavar="FILE", help=one)
     _add_task(probe)

@@ -50,9 +50,11 @@ def add_robustness(commands: Commands) -> None:
     robustness.add_argument("--corruptions", nargs="+", default=[], metavar="NAME", help="default: all that suit")
     robustness.add_argument("--severities", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="N", help="1 to 5")
     overlays = "overlays of the training, for a run without config.json"
-    robustness.add_argument("--config", type=Path, nargs="+", default=[], metavar="FILE", help=overlays)
+    robustness.add_argument(
+        "--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=overlays
+    )
     settings = "further settings of the evaluation, such as evaluate_part=all or image_size=96"
-    robustness.add_argument("--set", nargs="+", default=[], metavar="ID=VALUE", help=settings)
+    robustness.add_argument("--set", nargs="+", action="extend", default=[], metavar="ID=VALUE", help=settings)
     robustness.add_argument("--seed", type=int, default=0, help="of the corruptions")
     robustness.set_defaults(run=_robustness)
     sheet = commands.add_parser("corruptions", help="the table of corruptions, or a contact sheet of them")

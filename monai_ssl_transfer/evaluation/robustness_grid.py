@@ -74,8 +74,12 @@ def run_grid(options: GridOptions) -> RobustnessResult:
     return judge_grid(found, *kind)
 
 
-def parsed_settings(given: Sequence[str]) -> dict[str, Any]:
+def parsed_settings(given: Sequence[str], option: str = "--set", example: str = "evaluate_part=all") -> dict[str, Any]:
     """Settings from "id=value"; a value is JSON, else text.
+
+    Args:
+        given: what the command line has.
+        option: its name there, and an ``example`` of it, for the error.
 
     Raises:
         DataError: no "=".
@@ -84,7 +88,7 @@ def parsed_settings(given: Sequence[str]) -> dict[str, Any]:
     for one in given:
         name, sign, value = one.partition("=")
         if not sign:
-            raise DataError(f"'{one}' sets nothing: give --set as id=value, such as evaluate_part=all.")
+            raise DataError(f"'{one}' sets nothing: give {option} as id=value, such as {example}.")
         try:
             found[name] = json.loads(value)
         except ValueError:

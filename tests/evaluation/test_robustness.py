@@ -98,3 +98,5 @@ def test_settings_are_json_else_text() -> None:
     assert parsed_settings(["a=1", "b#c=all", "d=[1, 2]", "e=x=y"]) == {"a": 1, "b#c": "all", "d": [1, 2], "e": "x=y"}
     with pytest.raises(DataError, match="id=value"):
         parsed_settings(["a"])
+    with pytest.raises(DataError, match=r"--probe-set as id=value, such as k=\[5\]"):
+        parsed_settings(["a"], "--probe-set", "k=[5]")

@@ -97,6 +97,11 @@ def folder_cases(
     if others:
         listed = ", ".join(sorted(others)[:10]) + (", ..." if len(others) > 10 else "")
         logger.warning("%d class folders are none of the classes and are left out: %s", len(others), listed)
+    if others and not cases:
+        raise DataError(
+            f"{root} has the class folders {listed}, and none of the classes {', '.join(class_names)}: "
+            "add configs/tasks/image_folder.json, which takes the folders' names, or give them as classes."
+        )
     _refuse_empty(root, cases, class_names if every_class else ())
     return group_images(cases, group_pattern, duplicate_threshold)
 

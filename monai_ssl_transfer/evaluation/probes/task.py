@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,41 @@ def task_parser(task: TaskSource, output_dir: Path, fraction: float = 1.0, seed:
     pairs = {"num_workers": 0, **given, **task.settings}
     parser.update({**pairs, "output_dir": str(output_dir), "label_fraction": fraction, "seed": seed})
     return parser
+
+
+def whole_number(parser: ConfigParser, name: str) -> int:
+    """A setting that counts something.
+
+    Raises:
+        DataError: it is no whole number.
+    """
+    value = parser.get_parsed_content(name)
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is {value!r}: give --set {name} a whole number.") from error
+
+
+def refuse_unknown_settings(task: TaskSource) -> None:
+    """MONAI takes any id, so that a misspelt setting would change nothing without a word.
+
+    Args:
+        task: with the settings of a command line.
+
+    Raises:
+        DataError: neither the bundle nor an overlay has a setting.
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in task.files()])
+    for name in task.settings:
+        # a new entry of a dictionary that is there (network_def#dropout_prob) is meant
+        whole, _, _ = name.replace("::", "#").rpartition("#")
+        if name not in parser and not (whole and whole in parser):
+            near = get_close_matches(name, [str(known) for known in parser.get()], 1)
+            hint = f"did you mean {near[0]}?" if near else "its configs/train.json lists them."
+            raise DataError(f"{task.bundle} has no setting '{name}': {hint}")
 
 
 def _overlay(file: Path) -> Path:

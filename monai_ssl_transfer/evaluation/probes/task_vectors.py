@@ -15,7 +15,7 @@ from monai_ssl_transfer import __version__
 from monai_ssl_transfer.engines.embedding.cache import EmbeddingCache
 from monai_ssl_transfer.engines.embedding.features import cached_features
 from monai_ssl_transfer.errors import DataError, UserError, user_error_of
-from monai_ssl_transfer.evaluation.probes.task import EncoderSource, TaskSource, task_parser
+from monai_ssl_transfer.evaluation.probes.task import EncoderSource, TaskSource, task_parser, whole_number
 from monai_ssl_transfer.evaluation.probes.task_cases import content_names, task_cases
 from monai_ssl_transfer.evaluation.probes.task_encoder import FrozenEncoder, frozen_encoder
 from monai_ssl_transfer.evaluation.probes.task_images import TaskImages, preprocessing_for, preprocessing_text
@@ -133,7 +133,7 @@ class TaskEmbedder:
             self.channels = "rgb" if photographs else str(parser.get_parsed_content("channels"))
             self.grey = photographs and parser.get("in_channels") == 1
             self.image_size, self.workers, self.batch_size = (
-                int(parser.get_parsed_content(name)) for name in ("image_size", "num_workers", "batch_size")
+                whole_number(parser, name) for name in ("image_size", "num_workers", "batch_size")
             )
             self.preprocessing = preprocessing_text(parser)
         self.names = {name: content_names(self.cases, part) for name, part in self.cases.parts.items()}

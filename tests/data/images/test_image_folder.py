@@ -64,6 +64,8 @@ def test_a_class_without_image_is_refused_unless_another_set_is_judged(tmp_path:
         folder_classes(folder, ["astrocytoma"])
     with pytest.raises(DataError, match="holds no folder of a class"):
         folder_classes(folder / "glioma")
+    with pytest.raises(DataError, match=r"none of the classes other: add configs/tasks/image_folder\.json"):
+        folder_cases(folder, ("other",))
 
 
 def test_patients_in_names_stay_on_one_side(tmp_path: Path):

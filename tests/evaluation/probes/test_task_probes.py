@@ -25,7 +25,12 @@ from monai_ssl_transfer.errors import DataError, WeightsError
 from monai_ssl_transfer.evaluation.probes import PROBES
 from monai_ssl_transfer.evaluation.probes.knn import KNNProbe
 from monai_ssl_transfer.evaluation.probes.protocol import ProbeOutcome
-from monai_ssl_transfer.evaluation.probes.task import EncoderSource, TaskSource, encoder_source
+from monai_ssl_transfer.evaluation.probes.task import (
+    EncoderSource,
+    TaskSource,
+    encoder_source,
+    refuse_unknown_settings,
+)
 from monai_ssl_transfer.evaluation.probes.task_options import probe_with
 from monai_ssl_transfer.evaluation.probes.task_rank import mean_ranks, rank_encoders
 from monai_ssl_transfer.evaluation.probes.task_run import run_probe
@@ -223,6 +228,7 @@ def test_what_cannot_be_probed_is_a_sentence(landmarks: Path, tmp_path: Path):
         (TaskSource("nothing", (landmarks,)), SCRATCH, DataError, "choose one of ct_body_region_classification"),
         (finding_task(landmarks, label_fraction=0.1), SCRATCH, DataError, "--fraction"),
         (finding_task(landmarks, test_fraction=0), SCRATCH, DataError, "no case for test"),
+        (finding_task(landmarks, image_size="large"), SCRATCH, DataError, "image_size is 'large'.*whole number"),
         (TaskSource(FINDINGS, (landmarks,), (Path("no.json"),)), SCRATCH, DataError, "no.json"),
         (finding_task(tmp_path / "gone"), SCRATCH, DataError, "is not a folder"),
         (finding_task(landmarks), EncoderSource("d", None, "vit_small_dinov2"), WeightsError, "image_size=28"),
@@ -231,6 +237,14 @@ def test_what_cannot_be_probed_is_a_sentence(landmarks: Path, tmp_path: Path):
     for task, encoder, kind, words in cases:
         with pytest.raises(kind, match=words):
             task_vectors(task, encoder, None)
+
+
+def test_a_misspelt_setting_is_a_sentence():
+    refuse_unknown_settings(finding_task(Path("data"), **{"network_def#dropout_prob": 0.1, "network_def::new": 1}))
+    with pytest.raises(DataError, match="no setting 'image_sze': did you mean image_size"):
+        refuse_unknown_settings(finding_task(Path("data"), image_sze=96))
+    with pytest.raises(DataError, match=r"no setting 'qqq#size': its configs/train\.json"):
+        refuse_unknown_settings(finding_task(Path("data"), **{"qqq#size": 96}))
 
 
 def test_a_damaged_photograph_is_named(landmarks: Path, tmp_path: Path):
