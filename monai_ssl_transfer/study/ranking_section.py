@@ -144,8 +144,8 @@ def _table(rows: Sequence[_Predicted]) -> Table:
 
 
 _NOTES = (
-    "Kendall's tau-b between the score of the frozen encoder and the mean over seeds after training, with all "
-    "labels; p is "
+    "Kendall's tau-b between the score of the frozen encoder, which saw all training labels, and the mean over seeds "
+    "after training with the largest share of the labels that was declared for it; p is "
     "two-sided over all orders of the encoders (up to 8 of them), uncorrected. An interval of tau is not given: its "
     "formulas "
     "need many more encoders than a study has.",

@@ -42,7 +42,8 @@ class _Record:
 def recommendations(result: FamilyResult) -> list[Recommendation]:
     """Turn a family into advice, one piece for every reference in it.
 
-    A candidate is advised only where half of its differences or more survive Holm in its favour and none against it.
+    A candidate is advised only where half of its differences or more survive Holm in its favour and none against it,
+    and the reference only where half of every candidate's or more survive against the candidate.
     Where nothing is shown there is no advice, but the difference nearest to it is named as what it is.
     """
     found = []
@@ -84,9 +85,9 @@ def _advice(records: Sequence[_Record], chosen: Sequence[tuple[Compared, float]]
         return _use(winners, reference), " ".join([*counts, *_among(winners, chosen), *against])
     if mixed:
         rest = f"Where nothing is shown, nothing speaks against {reference}."
-        return "It depends on the task.", " ".join([*against, rest])
+        return "It depends on the setting.", " ".join([*against, rest])
     if losers:
-        return f"Keep {reference}.", " ".join(["No candidate is shown to be better.", *against])
+        return _keep(records, reference), " ".join(["No candidate is shown to be better.", *against])
     return _nothing_shown(chosen, reference)
 
 
@@ -97,6 +98,14 @@ def _use(winners: Sequence[_Record], reference: str) -> str:
         return f"Use {' or '.join(broad)} rather than {reference}."
     names = " and ".join(f"{r.name} in {len(r.better)} of {r.total} comparisons" for r in winners)
     return f"Mostly undecided; better than {reference}: {names}."
+
+
+def _keep(records: Sequence[_Record], reference: str) -> str:
+    """Advise the reference only where every candidate is shown to be worse in half of its comparisons or more."""
+    if all(2 * len(r.worse) >= r.total for r in records):
+        return f"Keep {reference}."
+    names = " and ".join(f"{r.name} in {len(r.worse)} of {r.total} comparisons" for r in records if r.worse)
+    return f"Mostly undecided; worse than {reference}: {names}."
 
 
 def _open(record: _Record) -> str:
@@ -176,7 +185,9 @@ def _certainty(result: FamilyResult, chosen: Sequence[tuple[Compared, float]], r
     sentences = [
         f"How sure: {seeds} {'seed' if counts[-1] == 1 else 'seeds'} per cell; at most a 5 % risk that any finding "
         f"among these {len(result.compared)} comparisons is wrong (Holm), if they were declared before the runs and "
-        "runs are about normally distributed."
+        "runs are about normally distributed.",
+        "Seeds repeat the training on the task. Where one pretrained encoder served all of them, this is about that "
+        "encoder: another pretraining by the same method may differ.",
     ]
     largest = _largest([one for one, p in chosen if p < ALPHA])
     if largest is not None:
