@@ -56,7 +56,13 @@ def _frames(metric: FrameSegmentationMetric, parser: ConfigParser) -> tuple[str,
 
 
 def _volumes(metric: CaseSegmentationMetric, parser: ConfigParser) -> tuple[str, bool, Rows]:
-    rows = [JudgedCase(row.case, row.case, row.name, row.metrics.dice, 1.0) for row in metric.report.rows]
+    parts = parser.get_parsed_content("cases") if "cases" in parser else {}
+    listed = [one for part in parts.values() for one in part if "case" in one]
+    patients = {str(one["case"]): str(one.get("patient", one["case"])) for one in listed}  # visits of one stay together
+    rows = [
+        JudgedCase(row.case, patients.get(row.case, row.case), row.name, row.metrics.dice, 1.0)
+        for row in metric.report.rows
+    ]
     return "mean Dice", True, rows
 
 

@@ -15,6 +15,7 @@ from monai.metrics import DiceHelper, compute_hausdorff_distance, compute_surfac
 from scipy.spatial.distance import cdist
 
 from monai_ssl_transfer.errors import DataError
+from monai_ssl_transfer.evaluation.robustness_cases import judged_cases
 from monai_ssl_transfer.evaluation.segmentation import compute_case_metrics, compute_surface_metrics
 from monai_ssl_transfer.evaluation.segmentation_report import CaseSegmentationMetric, SegmentationReport, voxel_spacing
 
@@ -160,3 +161,20 @@ def test_metric_in_an_engine(tmp_path: Path):
 def test_distances_need_an_affine():
     with pytest.raises(DataError, match="no affine"):
         voxel_spacing(torch.zeros(1, 2, 2, 2))
+
+
+class Parsed(dict):
+    """What is asked of a configuration that has run."""
+
+    get_parsed_content = dict.__getitem__
+
+
+def test_visits_of_a_patient_are_drawn_together():
+    metric = CaseSegmentationMetric(SegmentationReport({"tumour": [1]}, surfaces=False))
+    mask = np.ones((2, 2, 2), dtype=np.uint8)
+    for case in ("B-1-000", "B-1-001", "B-2-000"):
+        metric.report.add(case, mask, mask, (1, 1, 1))
+    visits = [{"case": f"B-1-00{n}", "patient": "B-1"} for n in range(2)]
+    cases = {"train": [], "validation": [*visits, {"case": "B-2-000"}]}
+    parser = Parsed({"validate#key_metric": {"mean_dice": metric}, "cases": cases})
+    assert [row.group for row in judged_cases(parser)[2]] == ["B-1", "B-1", "B-2-000"]
