@@ -23,7 +23,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         _pilot(plan, arguments)
     cost, power = write_plan(plan, arguments.out, dict(arguments.sd))
     _print_cells(plan)
-    print("\n".join(cost.sentences(plan.resources)))
+    print("\n".join([plan.share(), *cost.sentences(plan.resources)]))
     for one in power:
         print(_power_sentence(one, len(plan.seeds)))
     print(f"Tuning budget, the same for every initialisation: {plan.budget}")

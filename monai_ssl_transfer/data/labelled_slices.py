@@ -115,6 +115,7 @@ def divide_slices(
     label_fraction: float = 1.0,
     validation_fraction: float = 0.2,
     seed: int = 0,
+    split_seed: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Divide the classified slices of a store by patient, stratified by class; the draw is kept in `split.json`.
 
@@ -127,7 +128,8 @@ def divide_slices(
         classes: number of classes.
         label_fraction: share of the training patients that is used.
         validation_fraction: share of the patients that is kept for validation.
-        seed: of the draw.
+        seed: of the draw of the label fraction.
+        split_seed: of the division; None: `seed`.
 
     Returns:
         {"train": (N, 2), "validation": (M, 2)}: slice number and class.
@@ -138,7 +140,10 @@ def divide_slices(
     names = [keys[group] for group in pairs[:, 0].tolist()]
     parts = {"train": 1 - validation_fraction, "validation": validation_fraction}
     file = Path(output_dir) / "split.json"
-    split = load_or_make_split(file, names, pairs[:, 1], parts=parts, seed=seed, fraction=label_fraction)
+    drawn_by = seed if split_seed is None else split_seed
+    split = load_or_make_split(
+        file, names, pairs[:, 1], parts=parts, seed=drawn_by, fraction=label_fraction, fraction_seed=seed
+    )
     chosen = {part: sorted({names[i] for i in found}) for part, found in split.items()}
     record_split(Path(output_dir) / "patients.json", chosen)
     return _slices_of(items, groups, keys, chosen)

@@ -81,6 +81,7 @@ def load_or_make_split(
     parts: Mapping[str, float] | None = None,
     seed: int = 0,
     fraction: float = 1.0,
+    fraction_seed: int | None = None,
 ) -> dict[str, list[int]]:
     """Read a split from its file, or draw it and write the file.
 
@@ -92,6 +93,7 @@ def load_or_make_split(
         seed: source of the draw.
         fraction: share of the train groups to use; shares nest and are not part of the file, so that runs with
             different fractions have the same validation and test items.
+        fraction_seed: source of the draw of that share; None or ``seed``: the order in the file.
 
     Returns:
         Indices by part, ascending.
@@ -108,7 +110,11 @@ def load_or_make_split(
         drawn = draw(collected, shares, seed)
         drawn["train"] = nested_order(collected, drawn["train"])
         _write(path, {**wanted, "groups": drawn})
-    train = prefix(collected, drawn["train"], fraction)
+    order = drawn["train"]
+    if fraction_seed is not None and fraction_seed != seed:
+        members = set(order)
+        order = nested_order(collected, [one for one in collected.shuffled(fraction_seed) if one in members])
+    train = prefix(collected, order, fraction)
     return {part: collected.indices(train if part == "train" else names) for part, names in drawn.items()}
 
 

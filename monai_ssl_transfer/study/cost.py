@@ -16,6 +16,8 @@ from monai_ssl_transfer.study.results import Results
 from monai_ssl_transfer.study.specs import read_record
 
 MEASURED, SCALED, STATED, UNKNOWN = "measured", "scaled", "stated", "unknown"
+_TELLING = 2.0
+"""Clock and processor time are both told from this ratio on."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class StudyCost:
         done: of them, those that were run.
         by_basis: number of the cells that are left by the basis of their cost.
         cell_hours: of the cells that are left and whose cost is known.
+        processor_hours: the same by the processor time of the cells that were measured.
         pretraining_hours: of pretrainings that are left and whose cost is known.
         pretraining_unknown: names of the others.
     """
@@ -49,6 +52,7 @@ class StudyCost:
     done: int
     by_basis: Mapping[str, int]
     cell_hours: float
+    processor_hours: float
     pretraining_hours: float
     pretraining_unknown: tuple[str, ...]
 
@@ -59,6 +63,12 @@ class StudyCost:
         gpu = f" and {hours * resources['gpus']:.2f} GPU-hours" if resources["gpus"] else ""
         bases = ", ".join(f"{count} {_WORDS[basis]}" for basis, count in self.by_basis.items())
         told.append(f"Left: {hours * max(resources['cpus'], 0.001):.2f} CPU-hours{gpu}; cells: {bases or 'none'}.")
+        held = self.cell_hours * max(resources["cpus"], 0.001)
+        if max(held, self.processor_hours) > _TELLING * min(held, self.processor_hours):
+            told.append(
+                f"Of it cells by the clock: {held:.2f} CPU-hours; by the processor time of the measured ones: "
+                f"{self.processor_hours:.2f} (they shared the machine, waited, or used other than their cores)."
+            )
         if self.pretraining_unknown:
             told.append(f"Not in it: pretraining of {', '.join(self.pretraining_unknown)} (state its `seconds`).")
         if self.by_basis.get(UNKNOWN):
@@ -92,11 +102,17 @@ def study_cost(plan: StudyPlan, done: Mapping[PlannedCell, Mapping[str, Any]], o
         done: records of finished cells.
         out: its folder; None: nothing was run.
     """
+    cpus = max(plan.resources["cpus"], 0.001)
     measured: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    processor: dict[tuple[str, str, float], list[float]] = defaultdict(list)
     for cell, record in done.items():
-        measured[cell.task, cell.protocol, cell.fraction].append(float(record["seconds"]))
+        key = cell.task, cell.protocol, cell.fraction
+        measured[key].append(float(record["seconds"]))
+        processor[key].append(float(record.get("cpu_seconds") or measured[key][-1] * cpus))
     left = [cell for cell in plan.cells() if cell not in done]
     costs = [cell_cost(plan, cell, measured) for cell in left]
+    used = [cell_cost(plan, cell, processor) for cell in left]
+    used_seconds = sum((one.seconds or 0.0) * (cpus if one.basis == STATED else 1.0) for one in used)
     by_basis: dict[str, int] = defaultdict(int)
     for one in costs:
         by_basis[one.basis] += 1
@@ -110,6 +126,7 @@ def study_cost(plan: StudyPlan, done: Mapping[PlannedCell, Mapping[str, Any]], o
         done=len(done),
         by_basis=dict(by_basis),
         cell_hours=sum(one.seconds or 0.0 for one in costs) / 3600,
+        processor_hours=used_seconds / 3600,
         pretraining_hours=sum(known) / 3600,
         pretraining_unknown=tuple(one.name for one in waiting if one.pretraining and one.pretraining.seconds is None),
     )

@@ -201,6 +201,7 @@ class StudyPlan:
         ranking: whether encoders are ranked without fine-tuning on the classification tasks.
         embeddings: whether the embeddings of the test images are drawn.
         file: YAML that it was read from.
+        gpus_stated: whether the YAML says the GPUs of a cell; else one was taken where this machine has any.
     """
 
     title: str
@@ -218,6 +219,19 @@ class StudyPlan:
     ranking: bool
     embeddings: bool
     file: Path
+    gpus_stated: bool = True
+
+    def share(self) -> str:
+        """Return in words what a cell gets of a machine."""
+        size = self.resources
+        if self.gpus_stated:
+            why = "stated in the file"
+        elif size["gpus"]:
+            why = "this machine has one; `resources: {gpus: 0}` uses none"
+        else:
+            why = "none here; for a cluster that has them state `resources: {gpus: 1}`"
+        memory = f", {size['memory_gb']:g} GB" if size["memory_gb"] else ""
+        return f"Each cell gets CPU cores: {size['cpus']:g}{memory}, GPUs: {size['gpus']:g} ({why})."
 
     def cells(self) -> list[PlannedCell]:
         """Return every run; all initialisations of a seed come before the next seed, so that a half-run study is fair.

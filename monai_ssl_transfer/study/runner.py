@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError, StudyError
 from monai_ssl_transfer.execution import Executor, Job, Outcome
 from monai_ssl_transfer.study.cell_run import CELL_FILE, cell_record
@@ -28,6 +29,8 @@ _PRETRAIN = "monai_ssl_transfer.study.pretraining_run:run_pretraining"
 _RUN_CELL = "monai_ssl_transfer.study.cell_run:run_cell"
 _RANK = "monai_ssl_transfer.study.embedding_jobs:rank_task"
 _DRAW = "monai_ssl_transfer.study.embedding_jobs:draw_embeddings"
+ERROR_FILE = "error.txt"
+"""Traceback of a job that failed, in its folder."""
 
 
 @dataclass
@@ -145,7 +148,8 @@ class StudyRun:
 
     def _job(self, name: str, function: str, spec: Spec) -> Job:
         size = self.plan.resources
-        return Job(name, function, spec, size["cpus"], size["gpus"], size["memory_gb"])
+        gpus = 0.0 if function == _MAKE_DATA else size["gpus"]
+        return Job(name, function, spec, size["cpus"], gpus, size["memory_gb"])
 
     def _is_done(self, spec: Spec) -> bool:
         return (read_record(Path(spec["folder"]) / DONE_FILE) or {}).get("identity") == spec["identity"]
@@ -163,7 +167,7 @@ class StudyRun:
                 (self.out / "data" / slug(name) / DONE_FILE).unlink(missing_ok=True)
             failed = self._run([self._job(f"data {name}", _MAKE_DATA, spec) for name, spec in todo.items()])
             if failed:
-                raise StudyError(f"{failed[0].job.id} could not be made: {failed[0].error}")
+                raise StudyError(f"{failed[0].job.id} could not be made: {self.summary.failed[failed[0].job.id]}")
             for step in ready:
                 del left[step.name]
 
@@ -187,7 +191,8 @@ class StudyRun:
             else:
                 if word != "to run":
                     self._tell(f"{cell.id} {word}")
-                self._record(cell).unlink(missing_ok=True)
+                for file in (self._record(cell), self._record(cell).with_name(ERROR_FILE)):
+                    file.unlink(missing_ok=True)
                 yield self._job(cell.id, _RUN_CELL, spec)
 
     def _unrun(self, cell: PlannedCell) -> Spec:
@@ -224,13 +229,14 @@ class StudyRun:
         failed = []
         for number, outcome in enumerate(self._executor.run(listed) if listed else (), 1):
             name = outcome.job.id
-            word = f"failed: {outcome.error}" if outcome.error else f"done in {outcome.seconds:.0f} s"
+            error = _keep_traceback(outcome)
+            word = f"failed: {error}" if error else f"done in {outcome.seconds:.0f} s"
             self._tell(f"[{number}/{len(listed)}] {name} {word}")
-            if outcome.error:
+            if error:
                 failed.append(outcome)
-                self.summary.failed[name] = outcome.error
-            if name in by_id and outcome.error:
-                self._fail(by_id[name], outcome.error, outcome.job.arguments, outcome.attempts)
+                self.summary.failed[name] = error
+            if name in by_id and error:
+                self._fail(by_id[name], error, outcome.job.arguments, outcome.attempts)
             elif name in by_id:
                 self._finish(by_id[name], outcome)
         return failed
@@ -249,6 +255,21 @@ class StudyRun:
         self.summary.done.append(cell.id)
         if self._cell_done is not None:
             self._cell_done(cell, record, self._values(cell))
+
+
+def _keep_traceback(outcome: Outcome) -> str:
+    """Write the traceback of a failed job into its folder, or remove an earlier one; return the error, naming it."""
+    folder = outcome.job.arguments.get("folder")
+    if folder is None:
+        return outcome.error
+    file = Path(folder) / ERROR_FILE
+    if not outcome.traceback:
+        file.unlink(missing_ok=True)
+        return outcome.error
+    write_durably(file, lambda stream: stream.write(f"{outcome.error}\n\n{outcome.traceback}".encode()))
+    return (
+        f"{outcome.error.rstrip('.')}; the traceback is in {file.parent.parent.name}/{file.parent.name}/{ERROR_FILE}."
+    )
 
 
 def remove_unplanned(plan: StudyPlan, out: Path) -> list[str]:

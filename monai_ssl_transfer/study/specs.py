@@ -141,9 +141,10 @@ class Specs:
         """Return what the jobs on embeddings of a task take; the weights and the data must be there."""
         data = [self.folder(one) for one in task.data]
         files = {one.name: self.encoder_file(one) for one in starts}
+        settings = {**_same_cases(task), **task.settings}
         identity = {
             "configuration": hash_of_files([_bundle_file(task.bundle, "train.json"), *task.overlays]),
-            "settings": hash_of(dict(task.settings)),
+            "settings": hash_of(settings),
             "data": hash_of([self._data_identity(one) for one in task.data]),
             "weights": hash_of([(name, _weights_hash(one) if one else "random") for name, one in files.items()]),
             "version": __version__,
@@ -152,7 +153,7 @@ class Specs:
             "task": task.name,
             "bundle": task.bundle,
             "overlays": list(task.overlays),
-            "settings": dict(task.settings),
+            "settings": settings,
             "data": data,
             "cache": str(self.out / "cache" / "embeddings"),
             "seed": self.plan.seeds[0],
@@ -177,7 +178,7 @@ class Specs:
         return str(self.out / "data" / slug(name) / CONTENT / below)
 
     def _settings(self, task: Task, data: list[str]) -> dict[str, Any]:
-        settings = {**task.settings, "dataset_dir": data if len(data) > 1 else data[0]}
+        settings = {**_same_cases(task), **task.settings, "dataset_dir": data if len(data) > 1 else data[0]}
         if '"cache_dir"' in Path(_bundle_file(task.bundle, "train.json")).read_text(encoding="utf-8"):
             settings.setdefault("cache_dir", str(self.out / "cache" / slug(task.name)))
         return settings
@@ -210,6 +211,17 @@ _PLACES = ("dataset_dir", "encoder_weights", "cache_dir")
 
 def _bundle_file(bundle: str, name: str) -> str:
     return str(project_folder() / "bundles" / bundle / "configs" / name)
+
+
+def _same_cases(task: Task) -> dict[str, Any]:
+    """Fix the division where the bundle with the task's overlays draws it by the seed: the same cases for all."""
+    import yaml
+
+    drawn_by = None
+    for file in (_bundle_file(task.bundle, "train.json"), *task.overlays):
+        read = json.loads if file.endswith(".json") else yaml.safe_load
+        drawn_by = read(Path(file).read_text(encoding="utf-8")).get("split_seed", drawn_by)
+    return {"split_seed": 0} if drawn_by == "@seed" else {}
 
 
 def _encoder_overlay(encoder: str) -> str:

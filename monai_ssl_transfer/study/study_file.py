@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_ssl_transfer.study.gpus_here import gpus_here
 from monai_ssl_transfer.study.matrix import (
     DATA_STEP,
     DataStep,
@@ -71,6 +72,7 @@ def read_study(file: Path, given: Mapping[str, str] | None = None) -> StudyPlan:
         ranking=top.take("ranking", bool, False),
         embeddings=top.take("embeddings", bool, False),
         file=file,
+        gpus_stated="gpus" in top.section("resources", required=False).content,
     )
     top.done()
     if not plan.cells():
@@ -150,7 +152,7 @@ def _resources(top: StrictSection) -> dict[str, float]:
     part = top.section("resources", required=False)
     found: dict[str, Any] = {
         "cpus": part.take("cpus", float, 1.0),
-        "gpus": part.take("gpus", float, 0.0),
+        "gpus": part.take("gpus", float) if "gpus" in part.content else float(min(1, gpus_here())),
         "memory_gb": part.take("memory_gb", float, 0.0),
     }
     part.done()

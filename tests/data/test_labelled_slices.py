@@ -50,6 +50,8 @@ def test_patients_are_never_on_both_sides_and_every_class_is_trained(store: Path
 def test_fractions_nest_and_leave_validation_alone(store: Path, tmp_path: Path):
     whole = divide_slices(store, tmp_path / "a", classes=3, validation_fraction=0.3)
     half = divide_slices(store, tmp_path / "b", classes=3, validation_fraction=0.3, label_fraction=0.5)
+    seeds = [divide_slices(store, tmp_path / f"s{n}", "body_part", 3, 1.0, 0.3, n, 0) for n in range(1, 5)]
+    assert all(np.array_equal(one["validation"], whole["validation"]) for one in seeds)
     assert np.array_equal(whole["validation"], half["validation"])
     assert 0 < len(half["train"]) < len(whole["train"])
     assert set(half["train"][:, 0]) < set(whole["train"][:, 0])
@@ -97,6 +99,18 @@ def test_a_drawn_division_is_kept_and_recorded(lits: Path, tmp_path: Path):
     assert json.loads((tmp_path / "run" / "cases.json").read_text()) == first
     assert names(cases_to_evaluate(lits, tmp_path / "run")) == first
     assert names(cases_to_evaluate(lits, tmp_path / "run", [3]))["validation"] == ["3"]
+
+
+def test_seeds_share_a_division_where_it_has_its_own_seed(lits: Path, tmp_path: Path):
+    def of(seed: int, split_seed: int | None) -> dict[str, list[str]]:
+        place = tmp_path / f"{seed}_{split_seed}"
+        return names(divide_cases(lits, place, None, None, 0.5, 0.3, seed, split_seed))
+
+    assert of(4, None) == of(4, 4)
+    runs = [of(seed, 4) for seed in range(6)]
+    assert {tuple(run["validation"]) for run in runs} == {tuple(of(4, None)["validation"])}
+    assert len({tuple(run["train"]) for run in runs}) > 1
+    assert len({tuple(of(seed, None)["validation"]) for seed in range(6)}) > 1
 
 
 def test_named_cases_are_taken_as_named(lits: Path, tmp_path: Path):

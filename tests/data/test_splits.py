@@ -147,6 +147,25 @@ def test_the_file_is_reused_for_every_fraction(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["split.json"]
 
 
+def test_another_seed_draws_the_share_within_the_same_division(tmp_path: Path) -> None:
+    groups = [f"p{n // 2}" for n in range(80)]
+    strata = ["ab"[n // 2 % 2] for n in range(80)]
+
+    def drawn(fraction: float, fraction_seed: int | None) -> dict[str, list[int]]:
+        file = tmp_path / "split.json"
+        return load_or_make_split(file, groups, strata, seed=5, fraction=fraction, fraction_seed=fraction_seed)
+
+    full, plain = drawn(1.0, None), drawn(0.3, None)
+    assert drawn(0.3, 5) == plain
+    shares = [drawn(0.3, seed) for seed in (6, 7)]
+    assert all(share["validation"] == full["validation"] and share["test"] == full["test"] for share in shares)
+    assert len({tuple(share["train"]) for share in (plain, *shares)}) == 3
+    for seed, share in zip((6, 7), shares, strict=True):
+        assert set(share["train"]) < set(drawn(0.6, seed)["train"]) < set(full["train"])
+        assert len(share["train"]) == len(plain["train"])
+        assert {strata[i] for i in share["train"]} == {"a", "b"}
+
+
 def test_the_file_decides(tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     groups = [str(n) for n in range(10)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class HereExecutor:
             try:
                 yield Outcome(job, fake_cell(job.arguments), "", "", 1, 0.0)
             except DataError as error:
-                yield Outcome(job, None, str(error), "", 1, 0.0)
+                yield Outcome(job, None, str(error), traceback.format_exc(), 1, 0.0)
 
 
 def run_here(file: Path, out: Path, told: list[str] | None = None) -> runner.RunSummary:

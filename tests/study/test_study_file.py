@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from monai_ssl_transfer.errors import StudyError
 from monai_ssl_transfer.installation import project_folder
 from monai_ssl_transfer.study.declaring import declare_plan
+from monai_ssl_transfer.study.gpus_here import gpus_here
 from monai_ssl_transfer.study.matrix import StudyPlan
+from monai_ssl_transfer.study.specs import Specs
 from monai_ssl_transfer.study.strict_yaml import read_strict_yaml
 from monai_ssl_transfer.study.study_file import read_study
 
@@ -81,6 +83,71 @@ def test_limits_of_initialisations_tasks_and_protocols(tmp_path: Path) -> None:
     )
     found = {(c.task, c.initialisation, c.protocol, c.fraction) for c in read_study(file).cells()}
     assert found == {("one", "scratch", "frozen", 1.0), ("two", "own", "full", 0.5)}
+
+
+def test_a_cell_gets_a_gpu_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, resources, gpus, words in [
+        (0, None, 0, "GPUs: 0 (none here"),
+        (4, None, 1, "GPUs: 1 (this machine has one"),
+        (4, {"cpus": 8}, 1, "CPU cores: 8, GPUs: 1 (this machine"),
+        (4, {"gpus": 0}, 0, "GPUs: 0 (stated"),
+        (0, {"gpus": 0.5}, 0.5, "GPUs: 0.5 (stated"),
+    ]:
+        monkeypatch.setattr("monai_ssl_transfer.study.study_file.gpus_here", lambda n=found: n)
+        plan = read_study(minimal(tmp_path, resources=resources))
+        assert plan.resources["gpus"] == gpus
+        assert words in plan.share()
+
+
+def test_gpus_are_counted_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(text: str, code: int) -> int:
+        script = tmp_path / "python"
+        script.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\necho '{text}'\nexit {code}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr("sys.executable", str(script))
+        gpus_here.cache_clear()
+        return gpus_here(tmp_path)
+
+    assert answer("2", 0) == 0  # no device file: nobody is asked
+    assert not (tmp_path / "asked").exists()
+    (tmp_path / "nvidia0").touch()
+    assert answer("2", 0) == 2
+    assert [answer("2", 1), answer("", 0), answer("x", 0)] == [0, 0, 0]
+    gpus_here.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("bundle", "settings_", "split_seed"),
+    [
+        ("ct_liver_segmentation", {}, 0),
+        ("ct_body_region_classification", {}, 0),
+        ("volume_segmentation", {}, 0),
+        ("volume_segmentation", {"split_seed": "@seed"}, "@seed"),
+        ("ct_liver_segmentation", {"split_seed": 7}, 7),
+        ("endoscopy_polyp_segmentation", {}, None),
+    ],
+)
+def test_all_seeds_are_judged_on_the_same_cases(
+    bundle: str, settings_: dict[str, Any], split_seed: Any, tmp_path: Path
+) -> None:
+    task = {"bundle": bundle, "data": str(tmp_path), "metrics": ["dice"], "settings": settings_}
+    task["network"] = "configs/networks/unet_{encoder}.json"
+    plan = read_study(minimal(tmp_path, tasks={"one": task}))
+    specs = Specs(plan, tmp_path / "out")
+    found = [specs.cell(cell)["settings"] for cell in plan.cells()]
+    assert {one["seed"] for one in found} == {0, 1}
+    assert {one.get("split_seed") for one in found} == {split_seed}
+    starts = list(plan.initialisations.values())
+    assert specs.embedding(plan.tasks["one"], starts)["settings"].get("split_seed") == split_seed
+
+
+def test_overlay_of_a_task_may_name_the_division(tmp_path: Path) -> None:
+    overlay = tmp_path / "division.json"
+    overlay.write_text('{"split_seed": 3}')
+    task = {"bundle": "ct_liver_segmentation", "data": str(tmp_path), "metrics": ["dice"], "overlays": str(overlay)}
+    task["network"] = "configs/networks/unet_{encoder}.json"
+    plan = read_study(minimal(tmp_path, tasks={"one": task}))
+    assert "split_seed" not in Specs(plan, tmp_path / "out").cell(plan.cells()[0])["settings"]
 
 
 def test_declaration_compares_all_with_the_reference_in_every_setting(tmp_path: Path) -> None:
@@ -152,15 +219,20 @@ def test_exponents_are_numbers(tmp_path: Path) -> None:
     assert read_strict_yaml(file).content == {"a": 0.001, "b": 25.0, "c": "1e-3", "d": "1e"}
 
 
+def texts(**size: int) -> st.SearchStrategy[str]:
+    """Any text but an exponent, which PyYAML writes without quotes because it does not know it for a number."""
+    return st.text(**size).filter(lambda one: not re.fullmatch(r"[-+]?[0-9_.]+[eE][-+]?[0-9]+", one))
+
+
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1, max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts(min_size=1, max_size=5), inner, max_size=3),
     max_leaves=12,
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(content=st.dictionaries(st.text(min_size=1, max_size=5), PLAIN, max_size=4))
+@given(content=st.dictionaries(texts(min_size=1, max_size=5), PLAIN, max_size=4))
 def test_strict_reading_gives_what_pyyaml_gives(
     content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

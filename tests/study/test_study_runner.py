@@ -102,11 +102,16 @@ def test_a_failing_cell_leaves_the_others_and_is_tried_again(study: Path, tmp_pa
     record = json.loads((out / "cells" / "polyps__own__full__1__seed1" / "cell.json").read_text())
     assert record["status"] == "failed"
     assert "has no photographs" in record["reason"]
+    assert record["reason"].endswith("cells/polyps__own__full__1__seed1/error.txt.")
+    errors = sorted(out.glob("cells/*/error.txt"))
+    assert [file.parent.name for file in errors] == sorted(summary.failed)
+    assert all("Traceback" in file.read_text() and "in fake_cell" in file.read_text() for file in errors)
     assert {row["seed"] for row in read_results(out / "results.parquet").table.to_pylist()} == {0}
     (out / BROKEN).unlink()
     again = run_here(study, out, told)
     assert (len(again.kept), len(again.done), again.failed) == (4, 4, {})
     assert sum("it failed before" in line for line in told) == 4
+    assert not list(out.glob("cells/*/error.txt"))
 
 
 def test_only_cells_that_a_change_touches_are_run_again(study: Path, tmp_path: Path) -> None:
@@ -187,6 +192,15 @@ def test_cost_is_measured_scaled_or_stated(study: Path, tmp_path: Path) -> None:
     scaled = study_cost(plan, done_cells(plan, out), out)
     assert scaled.by_basis == {"measured": 4, "scaled": 8}
     assert scaled.cell_hours == pytest.approx((4 + 8 * 0.25) / 3600)
+
+
+def test_processor_time_is_told_where_it_differs_from_the_clock(study: Path, tmp_path: Path) -> None:
+    plan = read_study(study)
+    for cpu_seconds, told in ((0.9, False), (0.25, True), (3.0, True)):
+        done = {cell: {"seconds": 1.0, "cpu_seconds": cpu_seconds} for cell in plan.cells() if cell.seed == 0}
+        cost = study_cost(plan, done, None)
+        assert (cost.cell_hours, cost.processor_hours) == pytest.approx((4 / 3600, 4 * cpu_seconds / 3600))
+        assert any("processor time" in one for one in cost.sentences(plan.resources)) == told
 
 
 def test_power_takes_the_spread_that_was_seen(study: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def divide_cases(
     label_fraction: float = 1.0,
     validation_fraction: float = 0.2,
     seed: int = 0,
+    split_seed: int | None = None,
 ) -> dict[str, list[Case]]:
     """Divide the cases of a liver data set, by name or by a seeded draw that is kept in `split.json`.
 
@@ -35,7 +36,8 @@ def divide_cases(
         validation_cases: names of the validation cases; None takes all that are not named for training.
         label_fraction: share of the training cases that is used.
         validation_fraction: share of the cases that a draw keeps for validation.
-        seed: of the draw.
+        seed: of the draw of the label fraction.
+        split_seed: of the division; None: `seed`.
 
     Returns:
         {"train": [...], "validation": [...]}, each case with "case", "image" and "label".
@@ -43,17 +45,18 @@ def divide_cases(
     Raises:
         DataError: unknown names, a case on both sides, an empty side, or a data set that has changed since the draw.
     """
-    draw = DrawnDivision(label_fraction, validation_fraction, seed)
+    draw = DrawnDivision(label_fraction, validation_fraction, seed, split_seed)
     return divide_listed(liver_cases(dataset_dir), output_dir, train_cases, validation_cases, draw)
 
 
 @dataclass(frozen=True)
 class DrawnDivision:
-    """How cases are drawn: shares as in `divide_cases`, and the seed."""
+    """How cases are drawn: shares and seeds as in `divide_cases`."""
 
     label_fraction: float = 1.0
     validation_fraction: float = 0.2
     seed: int = 0
+    split_seed: int | None = None
 
 
 def divide_listed(
@@ -69,7 +72,8 @@ def divide_listed(
     if train_cases is None and validation_cases is None:
         parts = {"train": 1 - draw.validation_fraction, "validation": draw.validation_fraction}
         file = Path(output_dir) / "split.json"
-        split = load_or_make_split(file, patients, parts=parts, seed=draw.seed, fraction=draw.label_fraction)
+        seed, share = draw.seed if draw.split_seed is None else draw.split_seed, draw.label_fraction
+        split = load_or_make_split(file, patients, parts=parts, seed=seed, fraction=share, fraction_seed=draw.seed)
     else:
         train = _named(train_cases) or [name for name in names if name not in _named(validation_cases)]
         validation = _named(validation_cases) or [name for name in names if name not in train]

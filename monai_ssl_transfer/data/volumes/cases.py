@@ -62,7 +62,7 @@ def divide_volumes(
         output_dir: folder of the run, which gets ``cases.json`` and, of a draw, ``split.json``.
         train_cases: names of the training cases; None takes all that are not named for validation.
         validation_cases: names of the validation cases; None takes all that are not named for training.
-        draw: shares and seed.
+        draw: shares and seeds.
 
     Returns:
         {"train": [...], "validation": [...]}.
