@@ -89,7 +89,9 @@ def _run_bundle(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     facts = _trained_before(spec, folder) or _train(spec, folder)
     shutil.rmtree(folder / "eval", ignore_errors=True)
     judged = _evaluate(spec, folder)
-    if spec["robustness"] is not None:
+    if spec["robustness"] is None:
+        shutil.rmtree(folder / "robustness", ignore_errors=True)  # of an earlier plan
+    else:
         _robustness(spec, folder)
     return {**facts, **judged, "model": str(MODEL)}
 
@@ -110,6 +112,7 @@ def _train(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     start = time.perf_counter()
     (folder / _TRAINED_FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder / "robustness", ignore_errors=True)  # of the model before
     if not (folder / "run" / "checkpoints").is_dir():
         shutil.rmtree(folder / "run", ignore_errors=True)
     settings = {**spec["settings"], "output_dir": str(folder / "run")}

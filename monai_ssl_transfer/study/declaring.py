@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from monai_ssl_transfer.study.declaration import Comparison, Declaration, DeclaredCell, Family, Metric
+from monai_ssl_transfer.study.known_settings import judges_what_chose_its_epoch
 from monai_ssl_transfer.study.matrix import StudyPlan
 from monai_ssl_transfer.study.results import Cell
 
@@ -37,7 +38,16 @@ def declare_plan(plan: StudyPlan) -> Declaration:
         families=tuple(
             Family(", ".join(key) or "all", _about(key, plan.families), tuple(found)) for key, found in families.items()
         ),
-        notes=("Declared before the runs.", f"Tuning budget, the same for every initialisation: {plan.budget}"),
+        notes=(
+            "Declared before the runs.",
+            f"Tuning budget, the same for every initialisation: {plan.budget}",
+            *(
+                f"{task.name}: its bundle has no test part, so the epoch was chosen on the cases that are judged, for "
+                "every initialisation alike; its values are too good, and its trained protocols gain on its probes."
+                for task in plan.tasks.values()
+                if judges_what_chose_its_epoch(task)
+            ),
+        ),
     )
 
 

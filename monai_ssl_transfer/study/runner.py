@@ -100,7 +100,7 @@ class StudyRun:
         """Write results.parquet of all cells of the plan that are done, in the plan's order; None without any."""
         rows: list[dict[str, Any]] = []
         for cell in self.plan.cells():
-            if (read_record(self._record(cell)) or {}).get("status") != "done":
+            if self.state(cell)[0] != "kept":  # not done, or done by an earlier plan
                 continue
             own = self._values(cell)
             absent = [

@@ -109,7 +109,7 @@ class Specs:
             "settings": hash_of({name: one for name, one in settings.items() if name not in _PLACES}),
             "protocol": hash_of([protocol.probe, dict(protocol.settings), protocol.average]),
             "data": hash_of([self._data_identity(one) for one in task.data]),
-            "weights": "random" if weights is None else _weights_hash(weights),
+            "weights": f"random {start.encoder}" if weights is None else _weights_hash(weights),
             "version": __version__,
         }
         evaluate = _bundle_file(task.bundle, "evaluate.json")
@@ -146,7 +146,8 @@ class Specs:
             "configuration": hash_of_files([_bundle_file(task.bundle, "train.json"), *task.overlays]),
             "settings": hash_of(settings),
             "data": hash_of([self._data_identity(one) for one in task.data]),
-            "weights": hash_of([(name, _weights_hash(one) if one else "random") for name, one in files.items()]),
+            "weights": hash_of([(one.name, one.encoder, _weights_hash(files[one.name])) for one in starts]),
+            "seed": self.plan.seeds[0],
             "version": __version__,
         }
         return {
@@ -237,7 +238,9 @@ def _encoder_of_network(network: str, encoder: str) -> dict[str, Any]:
     return {"network_def#encoder": encoder} if built.get("encoder", encoder) != encoder else {}
 
 
-def _weights_hash(file: Path) -> str:
+def _weights_hash(file: Path | None) -> str:
+    if file is None:
+        return "random"
     if file.is_file():
         return hash_of_files([file])
     from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ssl_transfer.study.gpus_here import gpus_here
+from monai_ssl_transfer.study.known_settings import refuse_unknown_settings
 from monai_ssl_transfer.study.matrix import (
     DATA_STEP,
     DataStep,
@@ -78,6 +79,7 @@ def read_study(file: Path, given: Mapping[str, str] | None = None) -> StudyPlan:
     if not plan.cells():
         raise top.error("has no cell: no task, protocol and initialisation go together")
     need_networks(top, plan)
+    refuse_unknown_settings(plan)
     return plan
 
 

@@ -30,7 +30,7 @@ def fake_cell(spec: dict[str, Any]) -> dict[str, Any]:
         file.write(f"{folder.name}\n")
     if (out / BROKEN).is_file() and cell["seed"] == int((out / BROKEN).read_text()):
         raise DataError(f"{folder.name} has no photographs: give some.")
-    time.sleep(float(spec["settings"].get("pause", 0)))
+    time.sleep(float(spec["settings"].get("cache_rate", 0)))
     (folder / "eval").mkdir(parents=True, exist_ok=True)
     with (folder / "eval" / "metrics.csv").open("w", newline="") as file:
         rows = csv.writer(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from monai_ssl_transfer.errors import StudyError
 from monai_ssl_transfer.installation import project_folder
 from monai_ssl_transfer.study.declaring import declare_plan
 from monai_ssl_transfer.study.gpus_here import gpus_here
+from monai_ssl_transfer.study.known_settings import judges_what_chose_its_epoch
 from monai_ssl_transfer.study.matrix import StudyPlan
 from monai_ssl_transfer.study.specs import Specs
 from monai_ssl_transfer.study.strict_yaml import read_strict_yaml
@@ -283,3 +285,18 @@ def test_every_published_study_is_there() -> None:
 
 def test_shipped_studies_say_what_they_need() -> None:
     assert "weights.imagenet" in refusal(STUDIES / "radnet.yaml")
+
+
+def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
+    text = (STUDIES / "smoke.yaml").read_text()
+    for right, place in (("epochs: 4, batch", "pretraining of SimCLR"), ("epochs: 4, val", "task polyps")):
+        file = tmp_path / "wrong.yaml"
+        file.write_text(text.replace(right, right.replace("epochs", "epoch")))
+        assert f"{place} sets 'epoch'" in refusal(file) and "did you mean epochs?" in refusal(file)
+
+
+def test_a_bundle_without_a_test_part_is_named() -> None:
+    notes = declare_plan(read_study(STUDIES / "smoke.yaml")).notes
+    assert not [note for note in notes if "no test part" in note]
+    liver = replace(read_study(STUDIES / "smoke.yaml").tasks["polyps"], bundle="ct_liver_segmentation")
+    assert judges_what_chose_its_epoch(liver)

@@ -45,7 +45,7 @@ def write_study(place: Path, **changes: Any) -> Path:
         "data": str(data),
         "metrics": ["dice"],
         "network": "configs/networks/unet_{encoder}.json",
-        "settings": {"pause": changes.pop("pause", 0)},
+        "settings": {"cache_rate": changes.pop("pause", 0)},  # a setting of the bundle; the fake cell waits so long
         "seconds": 60,
     }
     content = {
