@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_ssl_transfer.study.data_steps import write_record
+from monai_ssl_transfer.study.records import read_record, write_record
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -24,7 +24,7 @@ def run_cell(spec: dict[str, Any]) -> dict[str, Any]:
     """Run one cell; its record is written last, so that a cell without one was not run to its end.
 
     Args:
-        spec: what `study.cell_specs.cell_spec` gives, as JSON.
+        spec: what `study.specs.Specs.cell` gives, as JSON.
 
     Returns:
         The record, as in cell.json.
@@ -98,10 +98,7 @@ def _run_bundle(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _trained_before(spec: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     """Facts of a training of this cell that ended before the process was lost."""
-    try:
-        found: dict[str, Any] = json.loads((folder / _TRAINED_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    found = dict(read_record(folder / _TRAINED_FILE) or {})
     same = found.pop("identity", None) == spec["training_identity"] and (folder / MODEL).is_file()
     return found if same else None
 

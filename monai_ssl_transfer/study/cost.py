@@ -12,8 +12,8 @@ import numpy as np
 
 from monai_ssl_transfer.study.matrix import PlannedCell, StudyPlan, slug
 from monai_ssl_transfer.study.power import smallest_difference
+from monai_ssl_transfer.study.records import read_record
 from monai_ssl_transfer.study.results import Results
-from monai_ssl_transfer.study.specs import read_record
 
 MEASURED, SCALED, STATED, UNKNOWN = "measured", "scaled", "stated", "unknown"
 _TELLING = 2.0

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import StudyError
+from monai_ssl_transfer.study.records import read_record, write_record
 
 DONE_FILE = "done.json"
 _STARTED_FILE = "started.json"
@@ -31,7 +31,7 @@ def make_data(spec: dict[str, Any]) -> dict[str, Any]:
     folder = Path(spec["folder"])
     content = folder / "content"
     started = {"identity": spec["identity"]}
-    if not same_record(folder / _STARTED_FILE, started):
+    if read_record(folder / _STARTED_FILE) != started:
         shutil.rmtree(folder, ignore_errors=True)
         write_record(folder / _STARTED_FILE, started)
     if not spec["kind"].startswith("phantom"):
@@ -44,19 +44,6 @@ def make_data(spec: dict[str, Any]) -> dict[str, Any]:
     record = {"format": 1, "identity": spec["identity"], "kind": spec["kind"]}
     write_record(folder / DONE_FILE, record)
     return {"folder": str(content)}
-
-
-def same_record(file: Path, record: dict[str, Any]) -> bool:
-    """Whether a file holds just this record."""
-    try:
-        return bool(json.loads(file.read_text(encoding="utf-8")) == record)
-    except (OSError, ValueError):
-        return False
-
-
-def write_record(file: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON, whole or not at all."""
-    write_durably(file, lambda stream: stream.write((json.dumps(record, indent=1) + "\n").encode()))
 
 
 def _generate(spec: dict[str, Any], content: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_ssl_transfer.study.data_steps import write_record
+from monai_ssl_transfer.study.records import write_record
 
 if TYPE_CHECKING:
     from monai_ssl_transfer.evaluation.probes.task import EncoderSource, TaskSource

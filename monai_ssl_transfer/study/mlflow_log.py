@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_ssl_transfer.errors import StudyError
-from monai_ssl_transfer.study.data_steps import write_record
 from monai_ssl_transfer.study.identity import hash_of
 from monai_ssl_transfer.study.matrix import PlannedCell, StudyPlan
-from monai_ssl_transfer.study.specs import read_record
+from monai_ssl_transfer.study.records import read_record, write_record
 
 _KNOWN_FILE = "mlflow.json"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_ssl_transfer.errors import StudyError
-from monai_ssl_transfer.study.data_steps import DONE_FILE, write_record
+from monai_ssl_transfer.study.data_steps import DONE_FILE
+from monai_ssl_transfer.study.records import write_record
 
 ENCODER_FILE = "encoder.safetensors"
 _STARTED_FILE = "started.json"

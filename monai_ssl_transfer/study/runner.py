@@ -13,12 +13,13 @@ from monai_ssl_transfer.errors import DataError, StudyError
 from monai_ssl_transfer.execution import Executor, Job, Outcome
 from monai_ssl_transfer.study.cell_run import CELL_FILE, cell_record
 from monai_ssl_transfer.study.cell_values import values_of
-from monai_ssl_transfer.study.data_steps import DONE_FILE, write_record
+from monai_ssl_transfer.study.data_steps import DONE_FILE
 from monai_ssl_transfer.study.identity import changed_parts
 from monai_ssl_transfer.study.matrix import DATA_STEP, DataStep, Initialisation, PlannedCell, StudyPlan, slug
+from monai_ssl_transfer.study.records import read_record, write_record
 from monai_ssl_transfer.study.report import RESULTS_NAME
 from monai_ssl_transfer.study.results import Results, write_results
-from monai_ssl_transfer.study.specs import Spec, Specs, read_record
+from monai_ssl_transfer.study.specs import Spec, Specs
 
 Tell = Callable[[str], None]
 CellDone = Callable[[PlannedCell, Mapping[str, Any], list[dict[str, Any]]], None]
@@ -100,7 +101,8 @@ class StudyRun:
         """Write results.parquet of all cells of the plan that are done, in the plan's order; None without any."""
         rows: list[dict[str, Any]] = []
         for cell in self.plan.cells():
-            if self.state(cell)[0] != "kept":  # not done, or done by an earlier plan
+            done = (read_record(self._record(cell)) or {}).get("status") == "done"
+            if not done or self.state(cell)[0] != "kept":  # or done by an earlier plan
                 continue
             own = self._values(cell)
             absent = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Specs:
         self.out = out.absolute()
         self._folders: dict[str, str] = {}
         self._steps: dict[str, Identity] = {}
+        self._weights: dict[Path, str] = {}
 
     def data_step(self, step: DataStep, within: tuple[str, ...] = ()) -> Spec:
         """Return the arguments of `data_steps.make_data`."""
@@ -109,7 +110,7 @@ class Specs:
             "settings": hash_of({name: one for name, one in settings.items() if name not in _PLACES}),
             "protocol": hash_of([protocol.probe, dict(protocol.settings), protocol.average]),
             "data": hash_of([self._data_identity(one) for one in task.data]),
-            "weights": f"random {start.encoder}" if weights is None else _weights_hash(weights),
+            "weights": f"random {start.encoder}" if weights is None else self._weights_hash(weights),
             "version": __version__,
         }
         evaluate = _bundle_file(task.bundle, "evaluate.json")
@@ -146,7 +147,7 @@ class Specs:
             "configuration": hash_of_files([_bundle_file(task.bundle, "train.json"), *task.overlays]),
             "settings": hash_of(settings),
             "data": hash_of([self._data_identity(one) for one in task.data]),
-            "weights": hash_of([(one.name, one.encoder, _weights_hash(files[one.name])) for one in starts]),
+            "weights": hash_of([(one.name, one.encoder, self._weights_hash(files[one.name])) for one in starts]),
             "seed": self.plan.seeds[0],
             "version": __version__,
         }
@@ -204,6 +205,14 @@ class Specs:
             self._steps[name] = self.data_step(self.plan.data[name], within)["identity"]
         return hash_of([self._steps[name], below])
 
+    def _weights_hash(self, file: Path | None) -> str:
+        """Read a file once for all the cells that start from it; it is asked for only when it is finished."""
+        if file is None:
+            return "random"
+        if file not in self._weights:
+            self._weights[file] = hash_of_files([file]) if file.is_file() else _hash_of_encoder(file)
+        return self._weights[file]
+
 
 _CELL_KEYS = ("study", "task", "initialisation", "protocol", "fraction", "seed")
 _PLACES = ("dataset_dir", "encoder_weights", "cache_dir")
@@ -238,20 +247,7 @@ def _encoder_of_network(network: str, encoder: str) -> dict[str, Any]:
     return {"network_def#encoder": encoder} if built.get("encoder", encoder) != encoder else {}
 
 
-def _weights_hash(file: Path | None) -> str:
-    if file is None:
-        return "random"
-    if file.is_file():
-        return hash_of_files([file])
+def _hash_of_encoder(file: Path) -> str:
     from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash
 
     return str(file_hash(file))
-
-
-def read_record(file: Path) -> Mapping[str, Any] | None:
-    """Return a record of a finished step or cell; None where there is no whole one."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

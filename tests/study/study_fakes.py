@@ -14,7 +14,7 @@ from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.execution import Job, LocalExecutor, Outcome
 from monai_ssl_transfer.study import runner
 from monai_ssl_transfer.study.cell_run import cell_record
-from monai_ssl_transfer.study.data_steps import write_record
+from monai_ssl_transfer.study.records import write_record
 from monai_ssl_transfer.study.study_file import read_study
 
 BROKEN = "broken"
