@@ -10,7 +10,7 @@ from monai_ssl_transfer.cli.study_run import add_plan_and_run
 
 
 def _import_study(arguments: argparse.Namespace) -> int:
-    from monai_ssl_transfer.study.importing import ImportOptions, import_study
+    from monai_ssl_transfer.study.published.importing import ImportOptions, import_study
 
     options = ImportOptions(
         reference=arguments.reference,
@@ -32,7 +32,7 @@ def _margin(text: str) -> tuple[str, float]:
 
 
 def _report_study(arguments: argparse.Namespace) -> int:
-    from monai_ssl_transfer.study.report import write_report
+    from monai_ssl_transfer.study.report.writing import write_report
 
     print(f"open {write_report(arguments.study)} in a browser")
     return 0

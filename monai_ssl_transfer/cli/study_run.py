@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from monai_ssl_transfer.cli.commands import Commands
-    from monai_ssl_transfer.study.cost import MetricPower
-    from monai_ssl_transfer.study.matrix import PlannedCell, StudyPlan
+    from monai_ssl_transfer.study.planning.cost import MetricPower
+    from monai_ssl_transfer.study.planning.matrix import PlannedCell, StudyPlan
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from monai_ssl_transfer.study.planning import write_plan
+    from monai_ssl_transfer.study.planning.plan import write_plan
 
     plan = _read(arguments)
     if arguments.pilot and arguments.out is None:
@@ -32,8 +32,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.execution import executor
-    from monai_ssl_transfer.study.planning import declare_before_runs, only_run, write_plan
-    from monai_ssl_transfer.study.runner import StudyRun, copy_study_file, remove_unplanned
+    from monai_ssl_transfer.study.planning.plan import declare_before_runs, only_run, write_plan
+    from monai_ssl_transfer.study.running.runner import StudyRun, copy_study_file, remove_unplanned
 
     plan, out = _read(arguments), arguments.out
     workers = executor(arguments.executor, arguments.workers, arguments.address, log_dir=out / "logs")
@@ -58,8 +58,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _pilot(plan: StudyPlan, arguments: argparse.Namespace) -> None:
     """Run one cell per task and protocol (of the reference, with the largest fraction) for each of the first seeds."""
     from monai_ssl_transfer.execution import executor
-    from monai_ssl_transfer.study.planning import declare_before_runs, only_run, write_plan
-    from monai_ssl_transfer.study.runner import StudyRun, copy_study_file
+    from monai_ssl_transfer.study.planning.plan import declare_before_runs, only_run, write_plan
+    from monai_ssl_transfer.study.running.runner import StudyRun, copy_study_file
 
     chosen: dict[tuple[str, str, int], PlannedCell] = {}
     for cell in plan.cells():
@@ -76,7 +76,7 @@ def _pilot(plan: StudyPlan, arguments: argparse.Namespace) -> None:
 
 
 def _dry(run: object) -> int:
-    from monai_ssl_transfer.study.runner import StudyRun
+    from monai_ssl_transfer.study.running.runner import StudyRun
 
     if isinstance(run, StudyRun):
         for cell in run.plan.cells():
@@ -88,8 +88,8 @@ def _dry(run: object) -> int:
 
 
 def _read(arguments: argparse.Namespace) -> StudyPlan:
-    from monai_ssl_transfer.study.study_file import read_study
-    from monai_ssl_transfer.study.study_variables import settings_of
+    from monai_ssl_transfer.study.planning.study_file import read_study
+    from monai_ssl_transfer.study.planning.variables import settings_of
 
     return read_study(arguments.study, settings_of(arguments.set))
 
@@ -97,7 +97,7 @@ def _read(arguments: argparse.Namespace) -> StudyPlan:
 def _mlflow(plan: StudyPlan, arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
     if not arguments.mlflow:
         return None
-    from monai_ssl_transfer.study.mlflow_log import MlflowLog
+    from monai_ssl_transfer.study.running.mlflow_log import MlflowLog
 
     return MlflowLog(plan, arguments.out, arguments.mlflow)
 

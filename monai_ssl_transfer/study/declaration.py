@@ -13,6 +13,7 @@ from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.study.results import Cell
 
 FORMAT = 1
+DECLARATION_NAME = "study.json"
 
 
 @dataclass(frozen=True)

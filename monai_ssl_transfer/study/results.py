@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
 
+RESULTS_NAME = "results.parquet"
 SCHEMA = pa.schema(
     [
         pa.field("study", pa.string(), nullable=False),

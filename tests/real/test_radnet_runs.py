@@ -12,7 +12,7 @@ import pytest
 import radnet_page
 
 from monai_ssl_transfer.cli import main
-from monai_ssl_transfer.study.radnet import INITIALISATIONS, METRICS, TASKS, read_radnet
+from monai_ssl_transfer.study.published.radnet import INITIALISATIONS, METRICS, TASKS, read_radnet
 from monai_ssl_transfer.study.results import Cell
 
 pytestmark = pytest.mark.real

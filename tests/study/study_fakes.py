@@ -12,10 +12,10 @@ from typing import Any
 
 from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.execution import Job, LocalExecutor, Outcome
-from monai_ssl_transfer.study import runner
-from monai_ssl_transfer.study.cell_run import cell_record
+from monai_ssl_transfer.study.planning.study_file import read_study
 from monai_ssl_transfer.study.records import write_record
-from monai_ssl_transfer.study.study_file import read_study
+from monai_ssl_transfer.study.running import runner
+from monai_ssl_transfer.study.running.cell_run import cell_record
 
 BROKEN = "broken"
 """File in the study's folder that names the seed whose cells fail."""

@@ -20,16 +20,16 @@ from scipy import stats
 from monai_ssl_transfer.cli import main
 from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.evaluation.robustness import judge_grid
-from monai_ssl_transfer.study.analysis import analyse
 from monai_ssl_transfer.study.declaration import Comparison, Declaration, DeclaredCell, Family, Metric, read_declaration
-from monai_ssl_transfer.study.overlay_section import same_cases
-from monai_ssl_transfer.study.rank_agreement import agreement, over_single_seeds
-from monai_ssl_transfer.study.recommendation import recommendations
-from monai_ssl_transfer.study.report import write_report
+from monai_ssl_transfer.study.report.overlay_section import same_cases
+from monai_ssl_transfer.study.report.recommendation import recommendations
+from monai_ssl_transfer.study.report.robustness_curves import corrupted_settings, ends, read_grid
+from monai_ssl_transfer.study.report.run_folder import read_run_folder
+from monai_ssl_transfer.study.report.spent import duration
+from monai_ssl_transfer.study.report.writing import write_report
 from monai_ssl_transfer.study.results import Cell, Results
-from monai_ssl_transfer.study.robustness_curves import corrupted_settings, ends, read_grid
-from monai_ssl_transfer.study.run_folder import read_run_folder
-from monai_ssl_transfer.study.spent import duration
+from monai_ssl_transfer.study.statistics.analysis import analyse
+from monai_ssl_transfer.study.statistics.rank_agreement import agreement, over_single_seeds
 
 
 @pytest.fixture(scope="module")

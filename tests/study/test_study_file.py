@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from monai_ssl_transfer.errors import StudyError
 from monai_ssl_transfer.installation import project_folder
-from monai_ssl_transfer.study.declaring import declare_plan
-from monai_ssl_transfer.study.gpus_here import gpus_here
-from monai_ssl_transfer.study.known_settings import judges_what_chose_its_epoch
-from monai_ssl_transfer.study.matrix import StudyPlan
-from monai_ssl_transfer.study.specs import Specs
-from monai_ssl_transfer.study.strict_yaml import read_strict_yaml
-from monai_ssl_transfer.study.study_file import read_study
+from monai_ssl_transfer.study.planning.declaring import declare_plan
+from monai_ssl_transfer.study.planning.gpus_here import gpus_here
+from monai_ssl_transfer.study.planning.known_settings import judges_what_chose_its_epoch
+from monai_ssl_transfer.study.planning.matrix import StudyPlan
+from monai_ssl_transfer.study.planning.specs import Specs
+from monai_ssl_transfer.study.planning.strict_yaml import read_strict_yaml
+from monai_ssl_transfer.study.planning.study_file import read_study
 
 STUDIES = project_folder() / "configs" / "studies"
 
@@ -95,7 +95,7 @@ def test_a_cell_gets_a_gpu_where_there_is_one(tmp_path: Path, monkeypatch: pytes
         (4, {"gpus": 0}, 0, "GPUs: 0 (stated"),
         (0, {"gpus": 0.5}, 0.5, "GPUs: 0.5 (stated"),
     ]:
-        monkeypatch.setattr("monai_ssl_transfer.study.study_file.gpus_here", lambda n=found: n)
+        monkeypatch.setattr("monai_ssl_transfer.study.planning.study_file.gpus_here", lambda n=found: n)
         plan = read_study(minimal(tmp_path, resources=resources))
         assert plan.resources["gpus"] == gpus
         assert words in plan.share()

@@ -15,12 +15,12 @@ import pytest
 from monai_ssl_transfer.cli import main
 from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.study.declaration import Interpolation, Metric, read_declaration
-from monai_ssl_transfer.study.importing import ImportOptions, import_study
-from monai_ssl_transfer.study.interpolated import interpolated_population
-from monai_ssl_transfer.study.printing import fixed, interval, p_value
-from monai_ssl_transfer.study.report import write_report
-from monai_ssl_transfer.study.tables import Table
-from monai_ssl_transfer.study.text_tables import latex_table, latex_text
+from monai_ssl_transfer.study.published.importing import ImportOptions, import_study
+from monai_ssl_transfer.study.report.printing import fixed, interval, p_value
+from monai_ssl_transfer.study.report.tables import Table
+from monai_ssl_transfer.study.report.text_tables import latex_table, latex_text
+from monai_ssl_transfer.study.report.writing import write_report
+from monai_ssl_transfer.study.statistics.interpolated import interpolated_population
 
 
 def tidy(file: Path) -> Path:
@@ -187,6 +187,8 @@ def test_runs_in_the_shape_of_radnet_are_read(tmp_path: Path) -> None:
     assert "RUB synthetic (x3.807) | made up" in report
     assert "Of 78 comparisons with ImageNet, 2 are shown" in report
     assert "76 of them were not run and count as p = 1" in report
+    page = (tmp_path / "study" / "report" / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"<text[^>]*>[+−]?[0-9.]+e", page)  # no axis for comparisons of which none was run
 
 
 def test_a_run_that_is_there_twice_or_named_otherwise_is_refused(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from study_fakes import BROKEN, run_here
 
 from monai_ssl_transfer.errors import StudyError
-from monai_ssl_transfer.study.cost import done_cells, study_cost
 from monai_ssl_transfer.study.declaration import read_declaration
-from monai_ssl_transfer.study.planning import declare_before_runs, only_run, write_plan
-from monai_ssl_transfer.study.power import smallest_difference
+from monai_ssl_transfer.study.planning.cost import done_cells, study_cost
+from monai_ssl_transfer.study.planning.plan import declare_before_runs, only_run, write_plan
+from monai_ssl_transfer.study.planning.study_file import read_study
 from monai_ssl_transfer.study.results import read_results
-from monai_ssl_transfer.study.study_file import read_study
+from monai_ssl_transfer.study.statistics.power import smallest_difference
 
 
 @pytest.fixture
@@ -221,8 +221,8 @@ def test_mlflow_gets_one_run_per_cell(study: Path, tmp_path: Path) -> None:
     tracking = pytest.importorskip("mlflow.tracking")
     from study_fakes import HereExecutor
 
-    from monai_ssl_transfer.study import runner
-    from monai_ssl_transfer.study.mlflow_log import MlflowLog
+    from monai_ssl_transfer.study.running import runner
+    from monai_ssl_transfer.study.running.mlflow_log import MlflowLog
 
     out, uri = tmp_path / "out", f"sqlite:///{tmp_path}/mlflow.db"
     out.mkdir()

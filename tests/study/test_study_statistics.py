@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from monai_ssl_transfer.study.case_statistics import (
+from monai_ssl_transfer.study.results import CaseValues
+from monai_ssl_transfer.study.statistics.cases import (
     bootstrap_interval,
     compare_cases,
     group_sums,
     permutation_p,
 )
-from monai_ssl_transfer.study.equivalence import against_margin
-from monai_ssl_transfer.study.multiplicity import benjamini_hochberg, holm
-from monai_ssl_transfer.study.power import power_of, smallest_difference
-from monai_ssl_transfer.study.results import CaseValues
-from monai_ssl_transfer.study.seed_statistics import compare, hedges_g, summarise
+from monai_ssl_transfer.study.statistics.equivalence import against_margin
+from monai_ssl_transfer.study.statistics.multiplicity import benjamini_hochberg, holm
+from monai_ssl_transfer.study.statistics.power import power_of, smallest_difference
+from monai_ssl_transfer.study.statistics.seeds import compare, hedges_g, summarise
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 A, B = [27.5, 21.0, 19.0, 23.6, 17.0, 17.9], [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8]

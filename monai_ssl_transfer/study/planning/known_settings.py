@@ -1,0 +1,70 @@
+"""Settings of a study file against the bundles that they are for: MONAI takes any id and says nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from monai_ssl_transfer.errors import StudyError
+from monai_ssl_transfer.installation import project_folder
+from monai_ssl_transfer.study.planning.matrix import StudyPlan, Task
+
+
+def refuse_unknown_settings(plan: StudyPlan) -> None:
+    """Check the first part of every id that a study overrides.
+
+    Args:
+        plan: the study.
+
+    Raises:
+        StudyError: neither the bundle nor an overlay has such an id.
+    """
+    for task in plan.tasks.values():
+        protocols = [one for one in plan.protocols.values() if not one.probe]
+        overlays = [
+            *task.overlays,
+            *filter(None, task.networks.values()),
+            *(f for one in protocols for f in one.overlays),
+        ]
+        known = _ids([_config(task.bundle, "train"), *overlays])
+        _check(f"{plan.file}: task {task.name}", task.bundle, task.settings, known)
+        for one in protocols:
+            _check(f"{plan.file}: protocol {one.name}", task.bundle, one.settings, known)
+        _check(
+            f"{plan.file}: evaluation of {task.name}",
+            task.bundle,
+            task.evaluation,
+            known | _ids([_config(task.bundle, "evaluate")]),
+        )
+    for start in plan.initialisations.values():
+        if (run := start.pretraining) is not None:
+            known = _ids([_config(run.bundle, "train"), *run.overlays])
+            _check(f"{plan.file}: pretraining of {start.name}", run.bundle, run.settings, known)
+
+
+def judges_what_chose_its_epoch(task: Task) -> bool:
+    """Whether a bundle has no test part, so that the kept epoch was chosen on the cases that are judged."""
+    return "test_fraction" not in _ids([_config(task.bundle, "train")])
+
+
+def _config(bundle: str, name: str) -> str:
+    return f"bundles/{bundle}/configs/{name}.json"
+
+
+def _ids(files: Iterable[str]) -> set[str]:
+    root, found = project_folder(), set[str]()
+    for file in files:
+        content = json.loads((root / file).read_text(encoding="utf-8"))
+        found |= {key.lstrip("+~").replace("::", "#").split("#")[0] for key in content}
+    return found
+
+
+def _check(where: str, bundle: str, settings: Mapping[str, Any], known: set[str]) -> None:
+    for name in settings:
+        first = name.replace("::", "#").split("#")[0]
+        if first not in known:
+            near = get_close_matches(first, sorted(known), 1)
+            hint = f"did you mean {near[0]}?" if near else f"see bundles/{bundle}/configs/train.json."
+            raise StudyError(f"{where} sets '{name}', which {bundle} does not have: {hint}")

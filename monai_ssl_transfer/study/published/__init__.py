@@ -1,0 +1,1 @@
+"""Runs that others published, brought into a study's folder."""
