@@ -34,6 +34,19 @@ class StudyError(UserError):
     """A study cannot be read, planned or run as it was described."""
 
 
+class LabelError(UserError):
+    """An annotation server cannot be started, or cannot do what it was asked.
+
+    Args:
+        message: one sentence.
+        status: of the answer over HTTP.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def user_error_of(error: BaseException | None) -> UserError | None:
     """Return the `UserError` that an exception was raised from, at any depth of its chain, if there is one."""
     while error is not None and not isinstance(error, UserError):

@@ -18,13 +18,14 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _INCOMPRESSIBLE = (".pt", ".ts", ".safetensors")
 
 
-def publish(target: Path, fill: Callable[[Path], None], overwrite: bool = False) -> None:
+def publish(target: Path, fill: Callable[[Path], None], overwrite: bool = False, option: str = "--out") -> None:
     """Write a folder beside its place and put it there in one step.
 
     Args:
         target: the folder.
         fill: writes the content into the folder that it is given.
         overwrite: whether a folder that is there is replaced; it stays until the new one is complete.
+        option: with which the user chose the place, for messages.
 
     Raises:
         ExportError: the folder is there already, or cannot be written.
@@ -33,7 +34,7 @@ def publish(target: Path, fill: Callable[[Path], None], overwrite: bool = False)
     temporary, old = (target.with_name(f".{target.name}.{kind}") for kind in ("part", "old"))
     if old.exists() and not target.exists():
         old.rename(target)
-    refuse_existing(target, overwrite)
+    refuse_existing(target, overwrite, option)
     try:
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -46,8 +47,8 @@ def publish(target: Path, fill: Callable[[Path], None], overwrite: bool = False)
     except OSError as error:
         remedy = "free space there or choose" if error.errno in _NO_SPACE else "choose"
         raise ExportError(
-            f"the bundle could not be written to {target} ({error.strerror or error}): {remedy} another --out; nothing "
-            "is left of the attempt."
+            f"the bundle could not be written to {target} ({error.strerror or error}): {remedy} another {option}; "
+            "nothing is left of the attempt."
         ) from error
     finally:
         if old.exists() and not target.exists():
@@ -56,17 +57,22 @@ def publish(target: Path, fill: Callable[[Path], None], overwrite: bool = False)
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def refuse_existing(target: Path, overwrite: bool) -> None:
+def refuse_existing(target: Path, overwrite: bool, option: str = "--out") -> None:
     """Stop before work is done for a place that is taken, or that cannot be one.
+
+    Args:
+        target: the place.
+        overwrite: whether what is there may be replaced.
+        option: with which the user chose the place, for messages.
 
     Raises:
         ExportError: the target is there and may not be replaced, or a file stands in its way.
     """
     if target.exists() and not overwrite:
-        raise ExportError(f"{target} is there already: choose another --out, or replace it with --overwrite.")
+        raise ExportError(f"{target} is there already: choose another {option}, or replace it with --overwrite.")
     blocked = next((one for one in target.parents if one.exists() and not one.is_dir()), None)
     if blocked is not None:
-        raise ExportError(f"{blocked} is a file, so nothing can be written below it: choose another --out.")
+        raise ExportError(f"{blocked} is a file, so nothing can be written below it: choose another {option}.")
 
 
 def _flush(folder: Path) -> None:
