@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.engines.bundle_run import run_bundle
+from monai_ssl_transfer.engines.bundle_settings import ids_of, unknown_setting
 from monai_ssl_transfer.engines.checkpoints.fingerprint import file_hash
 from monai_ssl_transfer.engines.records.run_config import CONFIG_FILE
 from monai_ssl_transfer.errors import DataError, user_error_of
@@ -106,6 +107,10 @@ class _Grid:
         self.base = _base_configuration(options, self.bundle, self.model)
         config = "\n".join(file.read_text(encoding="utf-8") for file in self.base)
         self.kind = _data_kind(config)
+        if unknown := unknown_setting(options.settings, ids_of(self.base)):
+            name, near = unknown
+            hint = f"did you mean {near}?" if near else f"see {self.base[0]}."
+            raise DataError(f"{options.bundle} has no setting '{name}': {hint}")
         self.settings = dict(options.settings)
         if '"surfaces"' in config:  # HD95 costs more than the network, and no score here uses it
             self.settings.setdefault("validate#report#surfaces", False)

@@ -11,7 +11,13 @@ import pytest
 
 from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.evaluation.robustness import CLEAN, JudgedCase, judge_grid
-from monai_ssl_transfer.evaluation.robustness_grid import parsed_settings, read_cases, write_cases
+from monai_ssl_transfer.evaluation.robustness_grid import (
+    GridOptions,
+    parsed_settings,
+    read_cases,
+    run_grid,
+    write_cases,
+)
 from monai_ssl_transfer.evaluation.robustness_report import markdown, write_report
 
 
@@ -100,3 +106,14 @@ def test_settings_are_json_else_text() -> None:
         parsed_settings(["a"])
     with pytest.raises(DataError, match=r"--probe-set as id=value, such as k=\[5\]"):
         parsed_settings(["a"], "--probe-set", "k=[5]")
+
+
+def test_a_misspelt_setting_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"never read")
+    settings = {"image_sze": 96}
+    options = GridOptions(
+        "endoscopy_polyp_segmentation", tmp_path / "model.pt", (tmp_path,), tmp_path / "grid", settings=settings
+    )
+    with pytest.raises(DataError, match="no setting 'image_sze': did you mean image_size"):
+        run_grid(options)
+    assert not (tmp_path / "grid").exists()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_ssl_transfer.engines.bundle_settings import ids_of, unknown_setting
 from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.installation import project_folder
 
@@ -145,17 +145,10 @@ def refuse_unknown_settings(task: TaskSource) -> None:
     Raises:
         DataError: neither the bundle nor an overlay has a setting.
     """
-    from monai.bundle import ConfigParser
-
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in task.files()])
-    for name in task.settings:
-        # a new entry of a dictionary that is there (network_def#dropout_prob) is meant
-        whole, _, _ = name.replace("::", "#").rpartition("#")
-        if name not in parser and not (whole and whole in parser):
-            near = get_close_matches(name, [str(known) for known in parser.get()], 1)
-            hint = f"did you mean {near[0]}?" if near else "its configs/train.json lists them."
-            raise DataError(f"{task.bundle} has no setting '{name}': {hint}")
+    if unknown := unknown_setting(task.settings, ids_of(task.files())):
+        name, near = unknown
+        hint = f"did you mean {near}?" if near else "its configs/train.json lists them."
+        raise DataError(f"{task.bundle} has no setting '{name}': {hint}")
 
 
 def _overlay(file: Path) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
+from monai_ssl_transfer.engines.bundle_settings import ids_of, unknown_setting
 from monai_ssl_transfer.errors import StudyError
 from monai_ssl_transfer.installation import project_folder
 from monai_ssl_transfer.study.planning.matrix import StudyPlan, Task
@@ -54,17 +53,11 @@ def _config(bundle: str, name: str) -> str:
 
 
 def _ids(files: Iterable[str]) -> set[str]:
-    root, found = project_folder(), set[str]()
-    for file in files:
-        content = json.loads((root / file).read_text(encoding="utf-8"))
-        found |= {key.lstrip("+~").replace("::", "#").split("#")[0] for key in content}
-    return found
+    return ids_of(project_folder() / file for file in files)
 
 
 def _check(where: str, bundle: str, settings: Mapping[str, Any], known: set[str]) -> None:
-    for name in settings:
-        first = name.replace("::", "#").split("#")[0]
-        if first not in known:
-            near = get_close_matches(first, sorted(known), 1)
-            hint = f"did you mean {near[0]}?" if near else f"see bundles/{bundle}/configs/train.json."
-            raise StudyError(f"{where} sets '{name}', which {bundle} does not have: {hint}")
+    if unknown := unknown_setting(settings, known):
+        name, near = unknown
+        hint = f"did you mean {near}?" if near else f"see bundles/{bundle}/configs/train.json."
+        raise StudyError(f"{where} sets '{name}', which {bundle} does not have: {hint}")
