@@ -15,9 +15,10 @@ def _features(arguments: argparse.Namespace) -> int:
     from monai_ssl_transfer.evaluation.features.measure import MeasureOptions, measure_features
     from monai_ssl_transfer.evaluation.features.plane import plane_name
     from monai_ssl_transfer.evaluation.features.report import write_features
-    from monai_ssl_transfer.evaluation.features.sources import read_encoders
+    from monai_ssl_transfer.evaluation.features.sources import read_encoders, refuse_missing
     from monai_ssl_transfer.evaluation.features.summary import sentences
 
+    refuse_missing(arguments.encoders)
     planes = tuple(dict.fromkeys(plane_name(method) for method in arguments.planes))
     stored = open_images(arguments.data, arguments.out, arguments.pixels, arguments.group_pattern, arguments.workers)
     images = choose_images(stored, arguments.images, arguments.labels, arguments.seed)

@@ -16,6 +16,7 @@ from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import build_encoder, encoder_names, encoder_spec
 from monai_ssl_transfer.views.windows import channels_count, normalisation
 from monai_ssl_transfer.weights import encoder_facts, load_encoder
+from monai_ssl_transfer.weights.read import existing_path
 
 SCRATCH = "scratch:"
 IMAGE_SIZE = 224
@@ -100,6 +101,22 @@ def read_encoders(
     return found
 
 
+def refuse_missing(given: Sequence[str]) -> None:
+    """Notice a wrong word of a command line before any image is read, which may take an hour.
+
+    Args:
+        given: as `read_encoders` takes them.
+
+    Raises:
+        WeightsError: there is no such file or architecture.
+    """
+    for one in given:
+        if one.startswith(SCRATCH):
+            _architecture(one)
+        else:
+            existing_path(one)
+
+
 def short_names(given: Sequence[str]) -> list[str]:
     """The folder of each file, or as many folders as tell them apart; "random ARCHITECTURE" for random weights."""
     parts = [_parts(one) for one in given]
@@ -123,10 +140,7 @@ def _parts(text: str) -> list[str]:
 def _settings(text: str, photographs: bool) -> tuple[EncoderSettings, int]:
     """Settings of an encoder, and the size that its card or its run names, 0 where none does."""
     if text.startswith(SCRATCH):
-        name = text.removeprefix(SCRATCH)
-        if name not in encoder_names():
-            raise WeightsError(f"There is no encoder {name!r}: choose one of {', '.join(encoder_names())}.")
-        return EncoderSettings(name, "rgb" if photographs else "windows", IMAGE_SIZE, "token"), 0
+        return EncoderSettings(_architecture(text), "rgb" if photographs else "windows", IMAGE_SIZE, "token"), 0
     run = {} if photographs else _run_settings(Path(text))
     channels = str(run.get("channels", "rgb" if photographs else "windows"))
     facts = encoder_facts(text)
@@ -134,6 +148,13 @@ def _settings(text: str, photographs: bool) -> tuple[EncoderSettings, int]:
     own = facts.card.weights_hash != "" or encoder_spec(facts.card.architecture).family == "vit"
     size = run.get("image_size", facts.card.image_size if own else 0)
     return settings, size if isinstance(size, int) else 0
+
+
+def _architecture(text: str) -> str:
+    name = text.removeprefix(SCRATCH)
+    if name not in encoder_names():
+        raise WeightsError(f"There is no encoder {name!r}: choose one of {', '.join(encoder_names())}.")
+    return name
 
 
 def _run_settings(file: Path) -> dict[str, Any]:

@@ -152,3 +152,14 @@ def test_folders_of_both_kinds_and_none_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with pytest.raises(DataError, match="--pixels hu or --pixels rgb"):
         open_images(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("given", ["nowhere/encoder.safetensors", "scratch:resnet19"])
+def test_a_missing_encoder_is_told_before_the_images_are_read(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # the data do not exist either: whichever is looked at first is named
+    words = ["features", "--encoders", given, "--data", str(tmp_path / "no data"), "--out", str(tmp_path / "out")]
+    assert main(words) != 0
+    told = capsys.readouterr().err
+    assert given.removeprefix("scratch:") in told and "no data" not in told
