@@ -10,6 +10,7 @@ from monai_ssl_transfer.cli.bundles import add_bundles, add_demo, add_runs
 from monai_ssl_transfer.cli.data import add_audit, add_ingest, add_phantom, add_verify
 from monai_ssl_transfer.cli.features import add_features
 from monai_ssl_transfer.cli.label import add_label
+from monai_ssl_transfer.cli.label_versions import add_label_versions
 from monai_ssl_transfer.cli.probe import add_probe
 from monai_ssl_transfer.cli.robustness import add_robustness
 from monai_ssl_transfer.cli.study import add_study
@@ -29,6 +30,7 @@ COMMANDS = (
     add_robustness,
     add_features,
     add_label,
+    add_label_versions,
     add_verify,
 )
 """In the order that ``ssl-transfer --help`` shows them."""
