@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import re
+import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +28,13 @@ from monai_ssl_transfer.errors import LabelError
 from monai_ssl_transfer.label.answers import install_answers
 from monai_ssl_transfer.label.datastore import SafeDatastore
 from monai_ssl_transfer.label.inference import StrictBundleInference, reason_of
+from monai_ssl_transfer.label.training_start import install_training_checks
 from monai_ssl_transfer.label.workspace import read_settings, served_bundles
 
 logger = logging.getLogger(__name__)
 
 _FIXED = {"zoo_source": "local", "sam2": "false"}
 """What the stock monaibundle app would otherwise fetch from the network."""
-SCORE_KEY = "epistemic_entropy"
-"""Name in an image's info under which scoring methods leave their score."""
 _SESSION = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -55,7 +57,9 @@ class SSLTransferApp(MONAILabelApp):
         self.bundles = served_bundles(self.folder)
         self.uploads = tempfile.mkdtemp(prefix="label-")
         tempfile.tempdir = self.uploads  # where endpoints put what clients send; nobody else can name a file there
+        atexit.register(shutil.rmtree, self.uploads, ignore_errors=True)
         install_answers()
+        install_training_checks()
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -93,16 +97,19 @@ class SSLTransferApp(MONAILabelApp):
     def init_strategies(self) -> dict[str, Strategy]:
         """Random and first, and what self-supervised embeddings suggest."""
         from monai_ssl_transfer.label.embeddings import DatastoreEmbeddings
+        from monai_ssl_transfer.label.scoring import can_be_scored, score_key
         from monai_ssl_transfer.label.strategies import make_strategies
 
         self.embeddings = DatastoreEmbeddings(self._datastore, self.encoder, self.folder / "embeddings")
-        return {"random": Random(), "first": First(), **make_strategies(self.embeddings, SCORE_KEY)}
+        scored = sorted(filter(can_be_scored, self._infers.values()), key=lambda task: not task.is_valid())
+        usual = score_key(scored[0].bundle_name) if scored else ""
+        return {"random": Random(), "first": First(), **make_strategies(self.embeddings, usual)}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
-        """Uncertainty of every bundle."""
-        from monai_ssl_transfer.label.scoring import UncertaintyScoring
+        """Uncertainty of every bundle whose answers have it."""
+        from monai_ssl_transfer.label.scoring import make_scoring
 
-        return {name: UncertaintyScoring(task) for name, task in self._infers.items()}
+        return make_scoring(self._infers)
 
     def _load_sessions(self, load: bool = False) -> Sessions | None:
         place = settings.MONAI_LABEL_SESSION_PATH or str(self.folder / "sessions")
@@ -128,8 +135,8 @@ class SSLTransferApp(MONAILabelApp):
         """Answer an inference request.
 
         Args:
-            request: ``model``; ``image``, an id of the datastore (or what an endpoint stored of an upload); ``save_label``
-                and ``label_tag``.
+            request: ``model``; ``image``, an id of the datastore (or what an endpoint stored of an upload);
+                ``save_label`` and ``label_tag``.
             datastore: None takes the app's.
 
         Returns:
@@ -170,7 +177,7 @@ class SSLTransferApp(MONAILabelApp):
         def infer(one: dict[str, Any], store: Datastore) -> dict[str, Any]:
             try:
                 return self.infer(one, store)
-            except Exception as error:  # an error of one image; said at the end
+            except Exception as error:  # noqa: BLE001 - whatever one image leads to must not stop the others
                 failed[str(one.get("image"))] = reason_of(error)
                 logger.warning("%s: %s", one.get("image"), reason_of(error))
                 return {"error": reason_of(error)}
@@ -216,6 +223,14 @@ class SSLTransferApp(MONAILabelApp):
             return None
         return str(self.bundles[self._model(model)])
 
+    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Whole slides are read by no bundle here, and the stock method takes any path.
+
+        Raises:
+            LabelError: always.
+        """
+        raise LabelError("whole-slide images are not served: use /infer/.", 404)
+
     def model_file(self, model: str, validate: bool = True) -> str | None:
         """File of the weights.
 
@@ -243,12 +258,22 @@ class SSLTransferApp(MONAILabelApp):
         """Score in the background, where a score is missing or older than its model; each start costs ten seconds."""
         if method:
             return super().async_scoring(method, params)
-        stale = [name for name, one in self._scoring_methods.items() if one.is_stale(self.datastore())]
+        stale = [name for name, one in self._scoring_methods.items() if one.stale(self.datastore())]
         return {name: super(SSLTransferApp, self).async_scoring(name, params) for name in stale}
 
 
 class CheckedSessions(Sessions):
-    """Sessions whose ids cannot name another folder."""
+    """Sessions whose ids and archives cannot name another folder."""
+
+    def add_session(self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: Any = None) -> Any:
+        """Keep an upload.
+
+        Raises:
+            LabelError: an archive whose entries Python would unpack anywhere.
+        """
+        if uncompress and not zipfile.is_zipfile(data_file):
+            raise LabelError(f"{Path(data_file).name} is no zip: send a zip, or the files themselves.", 415)
+        return super().add_session(data_file, expiry, uncompress, session_id)
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> Any:
         """Look a session up; whatever is no id is unknown."""

@@ -20,7 +20,15 @@ from watchdog.events import FileSystemEvent
 
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import LabelError
-from monai_ssl_transfer.label.image_files import PHOTOGRAPH, RECORD, VOLUME, check_label, extension, file_facts
+from monai_ssl_transfer.label.image_files import (
+    PHOTOGRAPH,
+    RECORD,
+    VOLUME,
+    check_label,
+    check_readable,
+    extension,
+    file_facts,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +79,7 @@ class SafeDatastore(LocalDatastore):
         """Files of the known types; no JSON among the images, where the list of files is one."""
         images = Path(path).resolve() == Path(self._datastore.image_path()).resolve()
         known = {*PHOTOGRAPH, *VOLUME} if images else {*PHOTOGRAPH, *VOLUME, *RECORD}
-        names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+        names = sorted(one.name for one in Path(path).iterdir()) if Path(path).is_dir() else []
         return {one: one for one in names if extension(one).lower() in known and not one.startswith(".")}
 
     # ---- the list of files
@@ -226,8 +234,9 @@ class SafeDatastore(LocalDatastore):
         source = Path(image_filename)
         own, ext = self._to_id(source.name)
         image_id = _checked_name(image_id or own, "image")
-        if not ext or ext.lower() in RECORD or file_facts(source, f"image {image_id}").kind == "record":
+        if not ext or ext.lower() in RECORD:
             raise LabelError(f"image {image_id} is of no type that is read here: send PNG, JPEG or NIfTI.", 415)
+        check_readable(source, f"image {image_id}")
         target = Path(self._datastore.image_path()) / f"{image_id}{ext}"
 
         def change() -> None:
@@ -366,8 +375,8 @@ def _refuse_other_kind(earlier: DataModel | None, ext: str, shown: str, tag: str
     """A mask and a class would be two labels, and an image has room for one per tag."""
     if earlier is not None and (earlier.ext.lower() in RECORD) != (ext.lower() in RECORD):
         raise LabelError(
-            f"{shown} with the tag {tag} is {earlier.ext} and would be lost to {ext}: remove it first, or keep labels of "
-            "another kind in another studies folder.", 409
+            f"{shown} with the tag {tag} is {earlier.ext} and would be lost to {ext}: remove it first, or keep labels "
+            "of another kind in another studies folder.", 409
         )  # fmt: skip
 
 

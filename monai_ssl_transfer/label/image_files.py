@@ -113,13 +113,30 @@ def _same_place(label: FileFacts, image: FileFacts) -> bool:
     return bool(moved <= _SAME_PLACE * max(1.0, float(np.abs(image.affine[:3, :3]).max())))
 
 
-def _check_values(label: Path, facts: FileFacts, shown: str) -> None:
+def check_readable(path: Path, shown: str) -> np.ndarray:
+    """Read an image or a mask to its end.
+
+    Args:
+        path: of the file.
+        shown: how messages name it.
+
+    Returns:
+        Its values, (H, W), (H, W, C) or (X, Y, Z).
+
+    Raises:
+        LabelError: of no known type, or damaged.
+    """
+    facts = file_facts(path, shown)
     try:
-        values = _pixels(label, facts)
+        return _pixels(path, facts)
     except Exception as error:  # a damaged file leads readers into whatever error
         raise LabelError(
             f"{shown} cannot be read ({_reason(error)}): the file is damaged, save it again.", 422
         ) from error
+
+
+def _check_values(label: Path, facts: FileFacts, shown: str) -> None:
+    values = check_readable(label, shown)
     if values.shape != facts.shape:
         raise LabelError(f"{shown} has several channels: save it with one, whose values are the classes.", 422)
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.abs(values - values.round()).max() < _WHOLE):

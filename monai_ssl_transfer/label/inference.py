@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.transform.writer import Writer
+from monailabel.utils.others.generic import device_list
 
 from monai_ssl_transfer.engines.transfer.fine_tuning import load_model
 from monai_ssl_transfer.errors import LabelError, UserError
@@ -20,8 +22,8 @@ from monai_ssl_transfer.label.image_files import LOSSY, PHOTOGRAPH, VOLUME, exte
 logger = logging.getLogger(__name__)
 
 MODEL = "model.pt"
-_DETECTION = "detection"
 _SEGMENTATION = "segmentation"
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?|mps")
 
 
 class StrictBundleInference(BundleInferTask):
@@ -105,9 +107,7 @@ class StrictBundleInference(BundleInferTask):
         asked = request.get("model_filename") or MODEL
         if asked not in (MODEL, [MODEL]):
             raise LabelError(f"{self.bundle_name} has one model, {MODEL}: leave model_filename out.")
-        wanted = request.get("result_extension")
-        if wanted and str(wanted).lower() not in (*PHOTOGRAPH, *VOLUME):
-            raise LabelError(f"masks are not written as '{wanted}': leave result_extension out.")
+        _check_options(request)
         image = request.get("image")
         if isinstance(image, str):
             shown = f"image {request.get('shown_image') or Path(image).name}"
@@ -177,6 +177,23 @@ class StrictBundleInference(BundleInferTask):
         data["labels"] = self.labels
         written: tuple[Any, Any] = Writer(label=self.output_label_key, json=self.output_json_key, nibabel=True)(data)
         return written
+
+
+def _check_options(request: dict[str, Any]) -> None:
+    """Refuse what the stock code would end in a traceback for, or would take for a part of a path."""
+    wanted = request.get("result_extension")
+    if wanted and str(wanted).lower() not in (*PHOTOGRAPH, *VOLUME):
+        raise LabelError(f"masks are not written as '{wanted}': leave result_extension out.")
+    level, kind, device = (request.get(name) for name in ("logging", "result_dtype", "device"))
+    if level and str(level).upper() not in logging.getLevelNamesMapping():
+        raise LabelError(f"there is no log level '{level}': leave logging out.")
+    device = device[0] if isinstance(device, list) and device else device
+    if device and not _DEVICE.fullmatch(str(device)) and device not in device_list():
+        raise LabelError(f"there is no device '{device}': give cpu, cuda or cuda:0, or leave device out.")
+    try:
+        np.dtype(kind)
+    except TypeError as error:
+        raise LabelError(f"there is no type of numbers '{kind}': leave result_dtype out.") from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-for _name in ("HF_HUB_OFFLINE", "DO_NOT_TRACK"):
-    os.environ.setdefault(_name, "1")
-
 from tiny_label import exported, frames_server, label_app, studies_ct, studies_frames, volumes_server
 
 __all__ = ["exported", "frames_server", "label_app", "studies_ct", "studies_frames", "volumes_server"]

@@ -21,6 +21,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from monai_ssl_transfer.data.images.class_record import record_classes
 from monai_ssl_transfer.data.phantoms.ct_dataset import write_lits_layout
 from monai_ssl_transfer.data.phantoms.ct_scan import PhantomOptions
 from monai_ssl_transfer.data.phantoms.endoscopy_layouts import write_kvasir_seg
@@ -60,6 +61,8 @@ def export_tiny(name: str, folder: Path) -> Path:
     (run / "models").mkdir(parents=True)
     (run / "config.json").write_text(config_text(parser))
     write_load_record(run, None, None)
+    if "classes" in settings:
+        record_classes(settings["classes"], False, run)
     torch.manual_seed(0)
     save_model(parser.get_parsed_content("network_def"), run / "models" / "model.pt")
     return export_bundle(name, run, folder / "exported", ExportOptions(unmeasured=True))
@@ -84,7 +87,7 @@ def label_app(exported: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def studies_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Flat folder of six photographs of unequal sides: frame_0.jpg ..., the last two as PNG; their masks in ../masks."""
+    """Flat folder of six photographs, 80 x 64: frame_0.jpg ..., the last two as PNG; their masks in ../masks."""
     folder = tmp_path_factory.mktemp("frames")
     write_kvasir_seg(folder / "kvasir", 6, size=96)
     studies, masks = folder / "studies", folder / "masks"
