@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DistributedSampler, Sampler
 
+from monai_ssl_transfer.data.annotations import with_classes
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
 
@@ -28,7 +29,7 @@ def class_labels(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str],
     """The class numbers of a list of cases.
 
     Args:
-        cases: each with its class number under ``key``.
+        cases: each with its class number under ``key``; or of an annotator, with a label file (`annotations`).
         class_names: one per class.
         key: where a case holds its class.
 
@@ -38,6 +39,7 @@ def class_labels(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str],
     Raises:
         DataError: a case whose class is no number of a class.
     """
+    cases = with_classes(cases, class_names) if key == "class" else cases
     for case in cases:
         label = case.get(key)
         if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < len(class_names):
@@ -52,7 +54,7 @@ def finding_targets(cases: Sequence[Mapping[str, Any]], class_names: Sequence[st
     """What every case shows, where it may show several findings or none.
 
     Args:
-        cases: each with a list of 0 and 1, one per finding, under ``key``.
+        cases: each with a list of 0 and 1, one per finding, under ``key``; or of an annotator, with a label file.
         class_names: one per finding.
         key: where a case holds the list.
 
@@ -62,6 +64,7 @@ def finding_targets(cases: Sequence[Mapping[str, Any]], class_names: Sequence[st
     Raises:
         DataError: a case without such a list.
     """
+    cases = with_classes(cases, class_names, several=True) if key == "class" else cases
     for case in cases:
         found = case.get(key)
         if not isinstance(found, list | tuple) or len(found) != len(class_names) or not set(found) <= {0, 1}:

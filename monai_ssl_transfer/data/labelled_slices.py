@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from monai_ssl_transfer.data.annotations import with_classes
+from monai_ssl_transfer.data.ct.volume_slices import even_slices
 from monai_ssl_transfer.data.recorded_split import record_split, recorded_split
 from monai_ssl_transfer.data.slices import SliceDataset
 from monai_ssl_transfer.data.splits import load_or_make_split
@@ -28,35 +30,53 @@ class LabelledSliceDataset(Dataset):
 
     Args:
         store: path of a slice store.
-        data: (N, 2) int64: slice number and class per item (class -1: none).
+        data: (N, 2) int64: slice number and class per item (class -1: none). Or cases of an annotator (`annotations`):
+            "image", a NIfTI volume, and "label"; its slices (`even_slices`) take the place of the store's.
         transform: MONAI dictionary transform for items with "image" ((1|3, H, W) int16 HU) and "spacing" ((row, column)
             mm).
         channels: "windows", "single" or "neighbours" (reads the adjacent slices as well).
+        class_names: one per class; for the labels of annotators.
     """
 
     def __init__(
         self,
         store: str | Path,
-        data: np.ndarray,
+        data: np.ndarray | Sequence[Mapping[str, Any]],
         transform: Callable[[dict[str, Any]], Any] | None = None,
         channels: str = "windows",
+        class_names: Sequence[str] = (),
     ) -> None:
+        self.transform = transform
+        self.volumes: list[dict[str, Any]] | None = None
+        if isinstance(data, Sequence):
+            cases = with_classes(data, class_names)
+            self.volumes = [
+                one | {"label": case["class"]} for case in cases for one in even_slices(case["image"], channels)
+            ]
+            return
         self.data = np.asarray(data, dtype=np.int64).reshape(-1, 2)
         self.slices = SliceDataset(SliceStore(store), channels)
-        self.transform = transform
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.data) if self.volumes is None else len(self.volumes)
 
     def __getitem__(self, position: int) -> Any:
         """One slice: "image", "label" (int64), "index", "series" (key), "position" (mm), "spacing" (mm)."""
+        item = self._of_store(position) if self.volumes is None else self._of_volume(position)
+        return item if self.transform is None else self.transform(item)
+
+    def _of_volume(self, position: int) -> dict[str, Any]:
+        found = (self.volumes or [])[position]
+        return found | {"index": position, "label": torch.tensor(found["label"], dtype=torch.int64)}
+
+    def _of_store(self, position: int) -> dict[str, Any]:
         number, label = (int(value) for value in self.data[position])
         store = self.slices.store
         row = store.index[number]
         spacing = (float(row["row_spacing"]), float(row["column_spacing"]))
         if not min(spacing) > 0:
             raise DataError(f"slice {number} of {store.path} has no pixel spacing: ingest its scan with spacing.")
-        item = {
+        return {
             "image": self.slices[number]["image"],
             "label": torch.tensor(label, dtype=torch.int64),
             "index": number,
@@ -64,7 +84,6 @@ class LabelledSliceDataset(Dataset):
             "position": float(row["position"]),
             "spacing": torch.tensor(spacing),
         }
-        return item if self.transform is None else self.transform(item)
 
 
 def all_slices(dataset_dir: str | Path) -> np.ndarray:

@@ -32,7 +32,10 @@ _OF_INFERENCE = (
     "postprocessing", "handlers", "evaluator", "initialize", "run", "batch_size", "photographs", "cases", "loaded",
 )  # fmt: skip
 """What inference.json has of its own, whatever the run."""
-_COMPUTED = ("hyperkvasir.class_names", "windows.channels_count")
+_TRAINED = "$@bundle_root if cases_are_listed() else os.path.join(@bundle_root, 'training')"
+"""Training again leaves the model alone, except in a label server, which looks for what it has trained in `models`."""
+_ASKS = "$from monai_ssl_transfer.engines.records.listed_cases import cases_are_listed"
+_COMPUTED = ("hyperkvasir.class_names", "class_record.class_names", "windows.channels_count")
 """Functions whose result is a plain value of the run, which is written in their place."""
 _KEEP = "$keep_config(@output_dir)"
 _ENCODER = "$initialise_encoder(@network_def, @encoder_weights"
@@ -70,7 +73,8 @@ def merged_train(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     merged["_desc_"] = original.get("_desc_", {})
     merged |= {"bundle_root": BUNDLE_ROOT, "imports": ["$import inspect", *merged["imports"]]}
     if merged.get("output_dir") == "@bundle_root":
-        merged["output_dir"] = "$os.path.join(@bundle_root, 'training')"
+        merged["output_dir"] = _TRAINED
+        merged["imports"].append(_ASKS)
     merged = _computed(merged, merged)
     for name, value in list(merged.items()):
         if isinstance(value, str) and name in original and value != original[name] and _holds_path(value):

@@ -27,7 +27,8 @@ from monai_ssl_transfer.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-CHANNELS = ("windows", "single", "neighbours", "z_score", "percentile")
+SCALED = ("z_score", "percentile")
+CHANNELS = ("windows", "single", "neighbours", *SCALED)
 # A slice's record keeps its classes as bits of the 16-bit label; masks with higher classes are looked through instead.
 HIGHEST_CLASS_IN_RECORD = 14
 
@@ -46,6 +47,7 @@ class SliceDrawOptions:
         workers: threads that ingest.
         label_values: the task's values in label files, in the order of the classes that they become (0 first); other
             values are refused. None leaves labels as they are.
+        volumes: numbers of the modalities within four-dimensional files, for cases that do not name theirs.
     """
 
     foreground_fraction: float = 0.5
@@ -55,6 +57,7 @@ class SliceDrawOptions:
     classes: tuple[int, ...] | None = None
     workers: int = 2
     label_values: tuple[int, ...] | None = None
+    volumes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.foreground_fraction <= 1:
@@ -261,9 +264,9 @@ class ForegroundBalancedSlices(Dataset):
         options: SliceDrawOptions | None = None,
         reader: Callable[[Mapping[str, Any]], CtVolume] = read_ct_case,
     ) -> None:
-        self.data = list(data)
         self.transform = transform
         self.options = options or SliceDrawOptions()
+        self.data = [self._completed(case) for case in data]
         values = self.options.label_values
         label_map = None if values is None else {value: number for number, value in enumerate(values)}
         modalities = [modality_cases(case) for case in self.data]
@@ -285,6 +288,13 @@ class ForegroundBalancedSlices(Dataset):
         self._starts = {found[0]: [self.store.series_range(one).start for one in found] for found in series}
         # Shared memory, so that workers which live through several epochs see a new one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def _completed(self, case: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A case of an annotator, who names no modalities, read as the task's own cases are."""
+        more: dict[str, Any] = {"channels": self.options.channels} if self.options.channels in SCALED else {}
+        if self.options.volumes is not None:
+            more["volumes"] = list(self.options.volumes)
+        return case if "case" in case else {**case, **more}
 
     def _find_foreground(self) -> list[list[np.ndarray]]:
         """For every class that occurs, the slices that show it, one array per case that has any."""

@@ -131,11 +131,14 @@ class LoadMaskd(MapTransform):
             (1, H, W) uint8 of 0 and 1.
         like: key of the photograph, a path or already read by `LoadFramed`.
         allow_missing_keys: pass over keys that a case does not have.
+        ones: take lossless masks of 0 and 1, too (`read_mask`).
     """
 
-    def __init__(self, keys: KeysCollection, like: str = "image", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, like: str = "image", allow_missing_keys: bool = False, ones: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.like = like
+        self.like, self.ones = like, ones
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with its masks read.
@@ -146,7 +149,7 @@ class LoadMaskd(MapTransform):
         case = dict(data)
         for key in self.key_iterator(case):
             path, (size, photograph) = str(case[key]), self._photograph(case)
-            mask = read_mask(path) if path else np.zeros(size, dtype=bool)
+            mask = read_mask(path, self.ones) if path else np.zeros(size, dtype=bool)
             if mask.shape != size:
                 raise DataError(_misfit(path, mask.shape, photograph, size))
             case[f"{key}_path"] = path

@@ -96,7 +96,7 @@ def read_frame(path: str | Path, stretch: bool = False) -> np.ndarray:
     return _upright(pixels, turn).copy()
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, ones: bool = False) -> np.ndarray:
     """Read a binary mask: what reaches the upper half of the range belongs to the finding.
 
     Masks of public data sets are JPEG files whose values scatter around 0 and 255, often stored as RGB: the largest
@@ -104,6 +104,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 
     Args:
         path: picture of one mask.
+        ones: 1 means the finding where nothing is larger and the file is lossless, as annotation programs write masks.
 
     Returns:
         (rows, columns) bool, upright.
@@ -118,7 +119,9 @@ def read_mask(path: str | Path) -> np.ndarray:
     stored = _deep_colours(path) if _is_deep_colour(image, path) else values
     top, largest = int(np.iinfo(stored.dtype).max), int(stored.max(initial=0))
     noise = _JPEG_NOISE if image.format in ("JPEG", "MPO") else 0
-    if noise < largest <= top // 2:
+    if ones and not noise and largest == 1:
+        mask = values > 0
+    elif noise < largest <= top // 2:
         raise DataError(
             f"{path} is no binary mask, its largest value is {largest} of {top}: "
             f"store 0 for background, {top} for findings"

@@ -40,10 +40,13 @@ class LoadMergedMaskd(LoadMaskd):
         keys: keys with the path of a mask, or a list of paths.
         like: key of the photograph.
         allow_missing_keys: pass over keys that a case does not have.
+        ones: take lossless masks of 0 and 1, too (`read_mask`).
     """
 
-    def __init__(self, keys: KeysCollection, like: str = "image", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, like, allow_missing_keys)
+    def __init__(
+        self, keys: KeysCollection, like: str = "image", allow_missing_keys: bool = False, ones: bool = False
+    ) -> None:
+        super().__init__(keys, like, allow_missing_keys, ones)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the case with its masks read and merged.
@@ -54,7 +57,7 @@ class LoadMergedMaskd(LoadMaskd):
         case = dict(data)
         for key in self.key_iterator(case):
             paths = case[key] if isinstance(case[key], list | tuple) else [case[key]]
-            one = LoadMaskd(key, self.like)
+            one = LoadMaskd(key, self.like, ones=self.ones)
             masks = [one({**case, key: path})[key] for path in paths]
             case[f"{key}_path"] = str(paths[0])
             case[key] = torch.stack(masks).amax(dim=0)

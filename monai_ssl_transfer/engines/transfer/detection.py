@@ -117,6 +117,22 @@ def _in_own_pixels(found: Mapping[str, Tensor], seen: Sequence[int], native: Seq
     return {"boxes": boxes[kept], "labels": found["labels"][kept], "scores": found["scores"].float()[kept]}
 
 
+class ClientDetector:
+    """A network with its inferer, as a label server calls detectors: MONAI Label puts the trained network in its place.
+
+    Args:
+        network: a detector.
+        inferer: `DetectionInferer`.
+    """
+
+    def __init__(self, network: nn.Module, inferer: Inferer) -> None:
+        self.network, self.inferer = network, inferer
+
+    def __call__(self, inputs: Tensor, use_inferer: bool = True) -> list[Target]:
+        """Detect on (B, 3, H, W), uint8 or float of 0..255; returns what the inferer does, with or without the hint."""
+        return self.inferer(list(inputs), self.network)  # type: ignore[arg-type]  # as of DetectionInferer
+
+
 class SummedDetectionLoss(nn.Module):
     """The sum of the losses that a torchvision detector returns in training.
 

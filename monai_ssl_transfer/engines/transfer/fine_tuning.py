@@ -106,6 +106,29 @@ class BestModelSaver:
         self.best = state["best"]
 
 
+class LastModelSaver:
+    """MONAI handler for a trainer without validation cases: keep the network of the last epoch, written atomically.
+
+    Args:
+        network: the plain network (not its DDP wrapper).
+        path: where the state dict goes.
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path) -> None:
+        self.network = network
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Connect to a trainer."""
+        engine.add_event_handler(Events.COMPLETED, self._completed)
+
+    def _completed(self, engine: Engine) -> None:
+        save_model(self.network, self.path)
+        logger.warning(
+            "nothing validates: the model of epoch %d, the last one, is in %s", engine.state.epoch, self.path
+        )
+
+
 def save_model(network: nn.Module, path: Path) -> None:
     """Write a plain state dict on the CPU: temporary name, flush, rename.
 

@@ -55,6 +55,36 @@ class PrecisionInferer(Inferer):
             return network(inputs, *args, **kwargs).float()
 
 
+class SliceMeanInferer(PrecisionInferer):
+    """`PrecisionInferer` that also takes all slices of one volume: their mean probabilities are those of the volume.
+
+    Args:
+        precision: "fp32" or "bf16".
+        batch_size: slices of a volume per forward pass.
+    """
+
+    def __init__(self, precision: str = "fp32", batch_size: int = 8) -> None:
+        super().__init__(precision)
+        self.batch_size = batch_size
+
+    def __call__(self, inputs: Tensor, network: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Classify.
+
+        Args:
+            inputs: (B, C, H, W) slices, or (1, S, C, H, W), the slices of one volume.
+            network: (B, C, H, W) -> (B, classes) logits.
+            args: passed on to the network.
+            kwargs: passed on to the network.
+
+        Returns:
+            (B, classes) logits of slices, or (1, classes) probabilities of a volume, float32.
+        """
+        if inputs.dim() == 4:
+            return super().__call__(inputs, network, *args, **kwargs)
+        parts = [super(SliceMeanInferer, self).__call__(one, network) for one in inputs[0].split(self.batch_size)]
+        return torch.cat(parts).softmax(dim=1).mean(dim=0, keepdim=True)
+
+
 class SliceVolumeInferer(Inferer):
     """Segment a CT volume slice by slice and return its label volume on the same grid.
 
