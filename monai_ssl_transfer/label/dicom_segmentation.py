@@ -54,13 +54,14 @@ def write_segmentation(mask: str | Path, series: str | Path, names: Mapping[int,
         )
     sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in sorted(Path(series).glob("*.dcm"))]
     segments = [_segment(value, names.get(value, f"label {value}")) for value in range(1, max(present) + 1)]
+    alphabet = sources[0].get("SpecificCharacterSet") if sources else None  # pydicom-seg makes it Latin-1, also here
     description = template.from_dcmqi_metainfo(_header(segments))
     dataset = MultiClassWriter(description).write(sitk.Cast(image, sitk.sitkUInt8), sources)
     if not any("DerivationImageSequence" in frame for frame in dataset.PerFrameFunctionalGroupsSequence):
         raise DataError(f"{mask} does not lie on the slices of its series, save it with the geometry of the image.")
     dataset.SegmentSequence = description.SegmentSequence  # numbers must run from 1 without gaps, also unused ones
-    if "SpecificCharacterSet" in sources[0]:  # pydicom-seg says Latin-1, whatever alphabet the patient's name has
-        dataset.SpecificCharacterSet = sources[0].SpecificCharacterSet
+    if alphabet:
+        dataset.SpecificCharacterSet = alphabet
     dataset.save_as(output, write_like_original=False)
 
 
