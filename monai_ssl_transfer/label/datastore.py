@@ -54,6 +54,7 @@ class SafeDatastore(LocalDatastore):
     def __init__(self, folder: str, auto_reload: bool = False) -> None:
         self._guard_threads = threading.RLock()
         self._held = 0
+        self._stamp = (0, 0, 0)  # of the list on the disk: when written, how long, which file
         self._folder = Path(folder)
         self.same_id: dict[str, list[str]] = {}
         self.read_only = not _can_write(self._folder)
@@ -119,7 +120,7 @@ class SafeDatastore(LocalDatastore):
         except FileNotFoundError:
             return
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if stamp == self._config_ts:
+        if stamp == self._stamp:
             return
         try:
             self._datastore = LocalDatastoreModel.model_validate_json(file.read_text(encoding="utf-8"))
@@ -129,9 +130,9 @@ class SafeDatastore(LocalDatastore):
             logger.error("%s is damaged (%s): kept as %s and made anew from the files", file, error, aside.name)
             if not self.read_only:
                 file.replace(aside)
-            self._config_ts = 0
+            self._stamp = (0, 0, 0)
             return
-        self._config_ts = stamp  # type: ignore[assignment]
+        self._stamp = stamp
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         """Write the list in one step."""
@@ -143,7 +144,7 @@ class SafeDatastore(LocalDatastore):
             text = json.dumps(content, indent=2, default=str)
             write_durably(file, lambda stream: stream.write(text.encode()))
             stat = file.stat()
-            self._config_ts = (stat.st_mtime_ns, stat.st_size, stat.st_ino)  # type: ignore[assignment]
+            self._stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
     def _change(self, change: Callable[[], None], place: Path) -> None:
         """Carry out a change of files and list; the list in memory follows only what is on the disk."""

@@ -36,6 +36,8 @@ class StrictBundleInference(BundleInferTask):
         conf: settings of the app.
     """
 
+    dimension: int
+
     def __init__(self, path: str, conf: dict[str, str]) -> None:
         self.bundle_path = path
         self.bundle_name = Path(path).name
