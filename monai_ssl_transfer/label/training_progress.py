@@ -26,7 +26,8 @@ PROGRESS = "progress.json"
 LOCK = ".lock"
 RUNNING = ("preparing", "training", "judging")
 _WAIT, _PAUSE = 3.0, 0.1
-_BETWEEN_WRITES = 2.0
+_BETWEEN_WRITES, _BETWEEN_EPOCHS = 2.0, 0.5
+_SHOWN = 100
 
 
 class TrainingProgress:
@@ -74,7 +75,8 @@ class TrainingProgress:
             entry |= {"metric": name, "value": _number(self.evaluator.state.metrics[name])}
         self.losses = []
         self.curve.append(entry)
-        self._write(engine)
+        if epoch == epochs or time.time() - self.written > _BETWEEN_EPOCHS:
+            self._write(engine)
         metric = f", {entry['metric']} {entry['value']}" if "metric" in entry else ""
         spent = time.time() - self.started
         left = timedelta(seconds=round(spent / epoch * (epochs - epoch)))
@@ -203,7 +205,7 @@ def latest_statistics(runs: Path) -> dict[str, Any]:
 
     Returns:
         "state" (preparing, training, judging, done, failed or interrupted), "epoch" (finished ones), "total_epochs",
-        "best_metric" and more; empty if there was no training.
+        "best_metric", the last epochs of "curve" and more; empty if there was no training.
     """
     folders = sorted(one for one in runs.glob("*/") if (one / PROGRESS).is_file())
     if not folders:
@@ -212,10 +214,12 @@ def latest_statistics(runs: Path) -> dict[str, Any]:
     if found.get("state") in RUNNING and not is_training(runs):
         found |= {"state": "interrupted", "message": "the training was stopped; the model in use is the one before it"}
         found.setdefault("ended", found.get("updated", 0.0))
-    values = [one["value"] for one in found.get("curve", []) if one.get("value") is not None]
+    curve = found.get("curve", [])
+    values = [one["value"] for one in curve if one.get("value") is not None]
     best = found.get("value_in_use", max(values, default=0.0))
     spent = str(timedelta(seconds=int(found.get("ended", time.time()) - found.get("start_ts", time.time()))))
-    return {"run": folders[-1].name, **found, "best_metric": best, _clock(found): spent}
+    shown = {"curve": curve[-_SHOWN:], "best_metric": best, _clock(found): spent}
+    return {"run": folders[-1].name, **found, **shown}
 
 
 def _clock(found: dict[str, Any]) -> str:
