@@ -91,7 +91,8 @@ class ImageEncoder:
         self.file = file
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._encoder: Any = load_encoder(file)
-        self.hash = str(self._encoder.card.weights_hash) or hash_tensors(self._encoder.state_dict())
+        card: Any = self._encoder.card
+        self.hash = str(card.weights_hash) or hash_tensors(self._encoder.state_dict())
         self._encoder.to(self.device)
         self._feeding = lru_cache(maxsize=2)(self._feeding_of)
 
