@@ -138,7 +138,7 @@ def with_classes(
     cases: Sequence[Mapping[str, Any]], class_names: Sequence[str], several: bool = False
 ) -> list[Mapping[str, Any]]:
     """Cases with their classes, those of annotators read from their label files; others as they are."""
-    step = AnnotatedClassd("label", class_names, several)
+    step: Any = AnnotatedClassd("label", class_names, several)
     return [case if "class" in case else step(case) for case in cases]
 
 

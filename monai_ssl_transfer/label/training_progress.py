@@ -62,12 +62,13 @@ class TrainingProgress:
 
     def _iteration(self, engine: Engine) -> None:
         refuse_without_server(self.server)
-        self.losses.append(engine.state.output["loss"].item())
+        output: Any = engine.state.output
+        self.losses.append(output["loss"].item())
         if time.time() - self.written > _BETWEEN_WRITES:
             self._write(engine)
 
     def _epoch(self, engine: Engine) -> None:
-        epoch, epochs = engine.state.epoch, engine.state.max_epochs
+        epoch, epochs = engine.state.epoch, engine.state.max_epochs or 0
         entry: dict[str, Any] = {"epoch": epoch, "loss": sum(self.losses) / max(1, len(self.losses))}
         name = getattr(self.evaluator.state, "key_metric_name", None)
         # MONAI's ValidationHandler lets the evaluator count in the trainer's epochs

@@ -19,7 +19,7 @@ _WAITING = ("SUBMITTED", "RUNNING")
 
 def install_training_checks() -> None:
     """Check trainings before they start; without a server in this process nothing happens."""
-    module = sys.modules.get("monailabel.endpoints.train")
+    module: Any = sys.modules.get("monailabel.endpoints.train")
     if module is None or hasattr(module.run_model, "__wrapped__"):
         return
     started = module.run_model

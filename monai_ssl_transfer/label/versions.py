@@ -110,7 +110,8 @@ class ModelVersions:
                 f"{self.model} was replaced while the candidate was trained, so that nothing is known of which is "
                 f"better: the candidate is in {candidate}, train again."
             )
-        self._keep(self.model, "found", {})
+        if present is not None:
+            self._keep(self.model, "found", {})
         version = self._keep(candidate, "trained", training)
         record = self._record()
         record["trainings"].append(training)
@@ -129,7 +130,8 @@ class ModelVersions:
         if version is None:
             known = ", ".join(str(one.number) for one in listed) or "none is kept yet"
             raise TrainingError(f"{self.folder} has no version {number}: choose of {known}.")
-        self._keep(self.model, "found", {})
+        if self.model.is_file():
+            self._keep(self.model, "found", {})
         self._put_to_use(version)
         logger.info("version %d of %s is in use again", number, self.model.parent.parent.name)
         return version
@@ -138,10 +140,8 @@ class ModelVersions:
         """Where the weights of a version are kept."""
         return self.folder / f"{version.number:04d}.pt"
 
-    def _keep(self, weights: Path, origin: str, training: dict[str, Any]) -> ModelVersion | None:
-        """Keep a file as the newest version, unless it is kept already or is not there."""
-        if not weights.is_file():
-            return None
+    def _keep(self, weights: Path, origin: str, training: dict[str, Any]) -> ModelVersion:
+        """Keep a file as the newest version, unless it is kept already."""
         found, listed = sha256_of(weights), self.listed()
         known = next((one for one in listed if one.sha256 == found), None)
         if known is not None:
@@ -154,8 +154,8 @@ class ModelVersions:
         self._write(record)
         return version
 
-    def _put_to_use(self, version: ModelVersion | None) -> None:
-        if version is None or (self.model.is_file() and sha256_of(self.model) == version.sha256):
+    def _put_to_use(self, version: ModelVersion) -> None:
+        if self.model.is_file() and sha256_of(self.model) == version.sha256:
             return
         source = self.file_of(version)
         if not source.is_file() or sha256_of(source) != version.sha256:
