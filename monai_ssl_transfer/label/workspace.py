@@ -198,11 +198,12 @@ def _copy_bundle(name: str, source: Path, folder: Path) -> None:
                 with opened.open(entry) as packed, target.open("wb") as file:
                     shutil.copyfileobj(packed, file)
     else:
-        for part in _OF_A_BUNDLE:
-            if (source / part).is_dir():
-                shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-            elif (source / part).is_file():
-                shutil.copyfile(source / part, folder / part)
+        for part in _OF_A_BUNDLE:  # not copytree, whose error does not say that the disk is full
+            whole = [source / part, *(source / part).rglob("*")]
+            for file in (one for one in whole if one.is_file() and "__pycache__" not in one.parts):
+                target = folder / file.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
     _make_relocatable(name, folder / "configs")
     (folder / "models").mkdir(exist_ok=True)
 

@@ -45,7 +45,7 @@ TINY: dict[str, dict[str, Any]] = {
         "batch_size": 2,
     },
 }
-_START_SECONDS = 150.0
+_START_SECONDS = 300.0
 
 
 def export_tiny(name: str, folder: Path) -> Path:
