@@ -145,12 +145,13 @@ def merged_inference(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     for part in ("preprocessing", "inferer"):
         used, known = config.get("validate", {}).get(part), original.get("validate", {}).get(part)
         if part in inference and used != known:
-            if part != "inferer":
+            if part == "preprocessing" and _image_steps(used) != _image_steps(known):
                 raise ExportError(
                     f"the run changed validate#{part}, which inference.json of the bundle does not follow: write an "
                     "inference.json with the same steps and export with that bundle."
                 )
-            inference[part] = used
+            if part == "inferer":
+                inference[part] = used
     for name in inference.keys() & config.keys():
         if name in _OF_INFERENCE or _of_the_machine(name):
             continue
@@ -165,6 +166,15 @@ def merged_inference(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     own = ConfigParser.load_config_file(source / "inference.json")
     check_no_paths(inference, {"train": original, "inference": own}, "inference.json")
     return inference
+
+
+def _image_steps(preprocessing: Any) -> Any:
+    """What is done to an image; steps for the label alone, or of an annotator's label, are none of inference's."""
+    steps = preprocessing.get("transforms") if isinstance(preprocessing, dict) else None
+    if not isinstance(steps, list):
+        return preprocessing
+    own = [one for one in steps if not str(one.get("_target_")).startswith("monai_ssl_transfer.data.annotations.")]
+    return [one for one in own if "image" in str(one.get("keys"))]
 
 
 def _computed(value: Any, config: dict[str, Any]) -> Any:

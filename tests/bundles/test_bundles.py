@@ -169,6 +169,9 @@ def steps(settings: dict[str, Any], preprocessing: dict[str, Any]) -> list[str]:
         transforms = [transform for part in parts for transform in settings["train"][part]]
     found = []
     for transform in transforms:
+        other = ("monai_ssl_transfer.data.annotations.", "monai.transforms.SelectItemsd")  # of labels, of what goes on
+        if transform["_target_"].startswith(other):
+            continue
         keys = transform["keys"]
         names = ["image" if key == "@image_key" else key for key in ([keys] if isinstance(keys, str) else keys)]
         if "image" in names:
