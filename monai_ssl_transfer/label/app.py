@@ -8,6 +8,8 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.async_tasks.utils import processes
 from monailabel.utils.sessions import Sessions
 
 from monai_ssl_transfer import __version__
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _FIXED = {"zoo_source": "local", "sam2": "false"}
 """What the stock monaibundle app would otherwise fetch from the network."""
+_BY_SCORES = "ssl_uncertain"
 _SESSION = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -117,7 +121,8 @@ class SSLTransferApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is up: begin what works in the background."""
-        super().on_init_complete()
+        with self._without_scoring():
+            super().on_init_complete()
         self.embeddings.start()
 
     def info(self) -> dict[str, Any]:
@@ -251,13 +256,27 @@ class SSLTransferApp(MONAILabelApp):
         if request.get("strategy") not in self._strategies:
             known = ", ".join(self._strategies)
             raise LabelError(f"there is no strategy {request.get('strategy')!r}: choose one of {known}.", 404)
-        chosen: dict[str, Any] = super().next_sample(request)
+        if request["strategy"] == _BY_SCORES and self._auto_update_scoring:
+            self.async_scoring(None)
+        with self._without_scoring():
+            chosen: dict[str, Any] = super().next_sample(request)
         return chosen
+
+    @contextmanager
+    def _without_scoring(self) -> Iterator[None]:
+        """Stock scores at the start and at every next image; a process of its own each time, whoever wants it or not."""
+        usual, self._auto_update_scoring = self._auto_update_scoring, False
+        try:
+            yield
+        finally:
+            self._auto_update_scoring = usual
 
     def async_scoring(self, method: str | None, params: Any = None) -> Any:
         """Score in the background, where a score is missing or older than its model; each start costs ten seconds."""
         if method:
             return super().async_scoring(method, params)
+        if processes("scoring"):
+            return {}
         stale = [name for name, one in self._scoring_methods.items() if one.stale(self.datastore())]
         return {name: super(SSLTransferApp, self).async_scoring(name, params) for name in stale}
 

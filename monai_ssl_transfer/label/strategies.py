@@ -169,8 +169,8 @@ class UncertainStrategy(EmbeddingStrategy):
         scored = [one for one in pool.candidates if scores[one] is not None]
         if not scored:
             raise DataError(
-                f"no image has a score of uncertainty ({key}): train a model and run its scoring, or begin with "
-                "ssl_diverse."
+                f"no image has a score of uncertainty ({key}) yet: once a model is trained, scoring begins with this "
+                "request (GET /scoring/ shows it); ask again then, or begin with ssl_diverse."
             )
         beta = _number(request.get("beta", 1.0))
         crowding = density(pool.vectors)[pool.rows_of(scored)]
