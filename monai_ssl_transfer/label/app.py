@@ -264,7 +264,7 @@ class SSLTransferApp(MONAILabelApp):
 
     @contextmanager
     def _without_scoring(self) -> Iterator[None]:
-        """Stock scores at the start and at every next image; a process of its own each time, whoever wants it or not."""
+        """Stock scores at the start and at every next image, each time in a new process, whoever wants it or not."""
         usual, self._auto_update_scoring = self._auto_update_scoring, False
         try:
             yield
