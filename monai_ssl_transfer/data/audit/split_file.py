@@ -34,7 +34,7 @@ def read_split(file: str | Path) -> dict[str, list[str]]:
         found = {
             _PARTS.get(part, part): [_name(entry) for entry in names]
             for part, names in content.items()
-            if isinstance(names, list) and part not in _NO_PARTS and not part.endswith("_lacks")
+            if isinstance(names, list) and part not in _NO_PARTS and not part.endswith(("_lacks", "_groups"))
         }
     except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         raise DataError(

@@ -77,6 +77,7 @@ def divide_frames(
     chosen = {part: [cases[index] for index in sorted(split[part])] for part in PARTS}
     lacking = _classes_lacking(chosen, cases, stratum)
     record = {part: [case["name"] for case in found] for part, found in chosen.items()}
+    record.update({f"{part}_groups": [case["group"] for case in found] for part, found in chosen.items()})
     record["left_out"] = [cases[index]["name"] for index in sorted(left_out)]
     record[HELD_OUT_FILES] = [path_end(cases[index]["image"]) for index in sorted(split["test"] | left_out)]
     record.update({f"{part}_lacks": classes for part, classes in lacking.items()})
@@ -99,7 +100,8 @@ def frames_to_evaluate(cases: Sequence[Case], run_dir: str | Path, part: str = "
         part: "train", "validation" or "test"; "all" takes every case, recorded or not (another data set).
 
     Returns:
-        {"train": [...], "evaluate": [...]}; "train" holds what there still is of the training cases.
+        {"train": [...], "evaluate": [...]}; "train" holds what there still is of the training cases. The groups are
+        those of the training run: its near-duplicates are not looked for again.
 
     Raises:
         DataError: unknown part, no record, an empty part, or a recorded case that is no longer there.
@@ -109,7 +111,7 @@ def frames_to_evaluate(cases: Sequence[Case], run_dir: str | Path, part: str = "
     if part not in PARTS:
         raise DataError(f"the part '{part}' is unknown: choose one of {', '.join((*PARTS, 'all'))}.")
     record = Path(run_dir) / "frames.json"
-    recorded = recorded_split(record, PARTS)
+    recorded = recorded_split(record, PARTS, [f"{one}_groups" for one in PARTS])
     by_name = {case["name"]: case for case in cases}
     if not recorded[part]:
         raise DataError(f"{record} has no case for {part}: train with a {part}_fraction, or evaluate another part.")
@@ -119,6 +121,11 @@ def frames_to_evaluate(cases: Sequence[Case], run_dir: str | Path, part: str = "
             f"{record} lists {lacking[0]} for {part}, which the data set lacks ({len(lacking)} such): give the data "
             "set of the run, or evaluate the part 'all' of another one."
         )
+    for one in PARTS:
+        groups = recorded[f"{one}_groups"]  # empty in records of older versions
+        for name, group in zip(recorded[one] if groups else [], groups, strict=False):
+            if name in by_name:
+                by_name[name] = {**by_name[name], "group": group}
     train = [by_name[name] for name in recorded["train"] if name in by_name]
     return {"train": train, "evaluate": [by_name[name] for name in recorded[part]]}
 

@@ -179,3 +179,19 @@ def test_the_evaluation_takes_the_recorded_part(tmp_path: Path) -> None:
     divide_frames(cases, tmp_path / "no-test", test_fraction=0)
     with pytest.raises(DataError, match="has no case for test"):
         frames_to_evaluate(cases, tmp_path / "no-test")
+
+
+def test_the_evaluation_knows_the_groups_of_the_training(tmp_path: Path) -> None:
+    """It looks for no near-duplicates again; without their groups its intervals would be too narrow."""
+    cases = [{"name": f"c{n}", "group": f"g{n // 3}", "image": f"c{n}.png"} for n in range(30)]
+    divided = divide_frames(cases, tmp_path)
+    alone = [{**case, "group": case["name"]} for case in cases]  # as listed without looking for duplicates
+    found = frames_to_evaluate(alone, tmp_path, "test")
+    assert found["evaluate"] == divided["test"] and found["train"] == divided["train"]
+    assert {case["group"] for case in found["evaluate"]} < {f"g{n}" for n in range(10)}
+    record = json.loads((tmp_path / "frames.json").read_text())
+    older = {key: value for key, value in record.items() if not key.endswith("_groups")}
+    (tmp_path / "frames.json").write_text(json.dumps(older))
+    assert frames_to_evaluate(alone, tmp_path, "test")["evaluate"] == [
+        alone[int(one["name"][1:])] for one in divided["test"]
+    ]
