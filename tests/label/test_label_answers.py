@@ -98,7 +98,7 @@ def test_the_client_gets_a_mask_saves_it_and_finds_it_again(volumes_server: Labe
     client = volumes_server.client
     file, said = client.infer(LIVER, "volume-1", {})
     assert said["label_names"] == {"liver": 1, "tumour": 2}
-    client.save_label("volume-1", file, {"client_id": "a"}, tag="final")
+    client.save_label("volume-1", file, tag="final", params={"client_id": "a"})
     saved = volumes_server.studies / "labels" / "final" / "volume-1.nii.gz"
     assert np.array_equal(nibabel.load(saved).affine, nibabel.load(file).affine)
     assert stats(volumes_server)["label_tags"] == {"final": 1}
@@ -107,7 +107,7 @@ def test_the_client_gets_a_mask_saves_it_and_finds_it_again(volumes_server: Labe
     moved = nibabel.load(file)
     nibabel.save(nibabel.Nifti1Image(np.asarray(moved.dataobj), moved.affine + np.eye(4)[:, [3, 3, 3, 0]] * 3), shifted)
     with pytest.raises(Exception, match="elsewhere in space"):
-        client.save_label("volume-1", str(shifted), {}, tag="final")
+        client.save_label("volume-1", str(shifted), tag="final", params={})
     assert np.array_equal(nibabel.load(saved).affine, moved.affine)
 
 
@@ -119,6 +119,7 @@ def test_batch_inference_names_the_image_that_is_damaged(frames_server: LabelSer
     try:
         started = post(server, f"/batch/infer/{POLYPS}?images=all", json={"max_workers": 1, "label_tag": "original"})
         assert started.status_code == 200, started.text
+        _until(lambda: _task(server)["status"] != "SUBMITTED")
         assert post(server, f"/batch/infer/{POLYPS}", json={}).status_code == 429
         _until(lambda: _task(server)["status"] not in ("SUBMITTED", "RUNNING"))
         task = _task(server)
@@ -128,6 +129,7 @@ def test_batch_inference_names_the_image_that_is_damaged(frames_server: LabelSer
         assert stats(server)["label_tags"]["original"] == 6
     finally:
         (server.studies / "broken.png").unlink()
+        _until(lambda: stats(server)["total"] == 6)
 
 
 def _task(server: LabelServer) -> dict[str, Any]:
