@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from monai_ssl_transfer.data.annotations import with_classes
 from monai_ssl_transfer.data.ct.volume_slices import even_slices
-from monai_ssl_transfer.data.recorded_split import record_split, recorded_split
+from monai_ssl_transfer.data.recorded_split import NO_TEST_CASE, part_to_judge, record_split, recorded_split
 from monai_ssl_transfer.data.slices import SliceDataset
 from monai_ssl_transfer.data.splits import load_or_make_split
 from monai_ssl_transfer.data.store import SliceStore
@@ -21,6 +21,7 @@ from monai_ssl_transfer.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+PARTS = ("train", "validation", "test")
 NO_CLASS = {"body_part": 255, "label": -1}
 """What a slice without a class holds in each field of the index."""
 
@@ -135,6 +136,7 @@ def divide_slices(
     validation_fraction: float = 0.2,
     seed: int = 0,
     split_seed: int | None = None,
+    test_fraction: float = 0.2,
 ) -> dict[str, np.ndarray]:
     """Divide the classified slices of a store by patient, stratified by class; the draw is kept in `split.json`.
 
@@ -149,40 +151,72 @@ def divide_slices(
         validation_fraction: share of the patients that is kept for validation.
         seed: of the draw of the label fraction.
         split_seed: of the division; None: `seed`.
+        test_fraction: share of the patients that is held out for the test; 0 for none.
 
     Returns:
-        {"train": (N, 2), "validation": (M, 2)}: slice number and class.
+        {"train": (N, 2), "validation": (M, 2), "test": (K, 2)}: slice number and class.
+
+    Raises:
+        DataError: as `classified_slices`; too few patients, or a store that has changed since the draw.
     """
     items = classified_slices(dataset_dir, label_field, classes)
     groups, keys = _patients(dataset_dir, items)
     pairs = np.unique(np.stack([groups, items[:, 1]], axis=1), axis=0)  # a patient once per class, not once per slice
     names = [keys[group] for group in pairs[:, 0].tolist()]
-    parts = {"train": 1 - validation_fraction, "validation": validation_fraction}
+    held_out = {"validation": validation_fraction} | ({"test": test_fraction} if test_fraction else {})
+    parts = {"train": 1 - sum(held_out.values()), **held_out}
     file = Path(output_dir) / "split.json"
     drawn_by = seed if split_seed is None else split_seed
     split = load_or_make_split(
         file, names, pairs[:, 1], parts=parts, seed=drawn_by, fraction=label_fraction, fraction_seed=seed
     )
-    chosen = {part: sorted({names[i] for i in found}) for part, found in split.items()}
+    chosen = {part: sorted({names[i] for i in split.get(part, ())}) for part in PARTS}
+    if test_fraction and not chosen["test"]:
+        logger.warning(NO_TEST_CASE)
     record_split(Path(output_dir) / "patients.json", chosen)
     return _slices_of(items, groups, keys, chosen)
 
 
 def slices_to_evaluate(
-    dataset_dir: str | Path, run_dir: str | Path, label_field: str = "body_part", classes: int = 6
+    dataset_dir: str | Path,
+    run_dir: str | Path,
+    label_field: str = "body_part",
+    classes: int = 6,
+    part: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """The slices of the patients that a training run recorded, as `divide_slices` returns them.
+    """The slices of the patients that a training run recorded, as `divide_slices` returns them, and those to judge.
+
+    Args:
+        dataset_dir: the store.
+        run_dir: folder of the training run, with its `patients.json`.
+        label_field: "body_part" or "label".
+        classes: number of classes.
+        part: "train", "validation" or "test"; "all" takes every patient, recorded or not (another store); None takes
+            the test part, or of a run without one the validation part.
+
+    Returns:
+        Slices by part, and under "evaluate" those to judge; parts without a record are empty.
 
     Raises:
-        DataError: no record, or none of its validation patients is in the store.
+        DataError: no record, unknown part, an empty one, or none of its patients is in the store.
     """
     items = classified_slices(dataset_dir, label_field, classes)
-    found = _slices_of(items, *_patients(dataset_dir, items), recorded_split(Path(run_dir) / "patients.json"))
-    if not len(found["validation"]):
+    record = Path(run_dir) / "patients.json"
+    recorded: dict[str, list[str]] = {name: [] for name in PARTS}
+    if part != "all" or record.is_file():
+        recorded = recorded_split(record, optional=("test",))
+    part = part_to_judge(part, {}, recorded)
+    found = _slices_of(items, *_patients(dataset_dir, items), recorded)
+    if part == "all":
+        return found | {"evaluate": items}
+    if not recorded[part]:
+        raise DataError(f"{record} has no patient for {part}: train with a {part}_fraction, or evaluate another part.")
+    if not len(found[part]):
         raise DataError(
-            f"{dataset_dir} holds no patient of {Path(run_dir) / 'patients.json'}: give the store of the run."
+            f"{dataset_dir} holds no patient of {record} for {part}: give the store of the run, or evaluate the part "
+            "'all' of another one."
         )
-    return found
+    return found | {"evaluate": found[part]}
 
 
 def _patients(dataset_dir: str | Path, items: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:

@@ -125,6 +125,7 @@ def explicit_split(
     validation: Sequence[Any],
     test: Sequence[Any] = (),
     groups: Sequence[Any] | None = None,
+    required: Sequence[str] = REQUIRED,
 ) -> dict[str, list[int]]:
     """Turn lists of case names into indices.
 
@@ -134,12 +135,13 @@ def explicit_split(
         validation: names of the cases to validate on.
         test: names of the cases to test on.
         groups: group of every case; None where every case is its own.
+        required: parts that must have a case.
 
     Returns:
         Indices by part in the order of the lists.
 
     Raises:
-        DataError: an unknown name, a case or group in two parts, or no case to train or to validate on.
+        DataError: an unknown name, a case or group in two parts, or no case for a required part.
     """
     place = {str(case): index for index, case in enumerate(cases)}
     owner: dict[str, str] = {}
@@ -159,7 +161,7 @@ def explicit_split(
                 raise DataError(f"{group} is listed for {owner[group]} and for {part}: keep it in one of them.")
         if len(set(names)) < len(names):
             raise DataError(f"The {part} list names a case twice: list every case once.")
-    empty = [part for part in REQUIRED if not split[part]]
+    empty = [part for part in required if not split[part]]
     if empty:
         raise DataError(f"No case is listed for {' and '.join(empty)}: name at least one.")
     return split

@@ -262,16 +262,17 @@ def test_liver_train_evaluate_inference(lits_folder: Path, tmp_path: Path):
     carry_out(workflow(name, "train", dataset_dir=str(lits_folder), output_dir=str(run), epochs=1))
     assert {path.name for path in (run / "models").iterdir()} == {"model.pt"}
     recorded = json.loads((run / "cases.json").read_text())
-    assert len(recorded["train"]) == 3
+    assert [len(recorded[part]) for part in ("train", "validation", "test")] == [2, 1, 1]
     model = str(run / "models" / "model.pt")
     carry_out(
         workflow(name, "evaluate", dataset_dir=str(lits_folder), model_file=model, output_dir=str(tmp_path / "eval"))
     )
     rows = list(csv.DictReader((tmp_path / "eval" / "metrics.csv").open()))
-    assert [(r["case"], r["class"]) for r in rows] == [
-        (c, k) for c in recorded["validation"] for k in ("liver", "tumour")
-    ]
-    assert json.loads((tmp_path / "eval" / "summary.json").read_text())["cases"] == len(recorded["validation"])
+    assert [(r["case"], r["class"]) for r in rows] == [(c, k) for c in recorded["test"] for k in ("liver", "tumour")]
+    assert json.loads((tmp_path / "eval" / "summary.json").read_text())["cases"] == len(recorded["test"])
+    evaluated = json.loads((tmp_path / "eval" / "evaluated.json").read_text())["evaluated"]
+    held_out = {"part": "test", "cases": 1, "in_training": 0, "in_validation": 0, "same_folder": True}
+    assert evaluated == held_out
     carry_out(
         workflow(name, "inference", dataset_dir=str(lits_folder), model_file=model, output_dir=str(tmp_path / "masks"))
     )
@@ -281,7 +282,7 @@ def test_liver_train_evaluate_inference(lits_folder: Path, tmp_path: Path):
         assert mask.shape == image.shape
         assert np.array_equal(mask.affine, image.affine)
         assert mask.get_data_dtype() == np.uint8
-    case = recorded["validation"][0]
+    case = recorded["test"][0]
     truth = np.asarray(nibabel.load(next(lits_folder.glob(f"segmentation-{case}.nii*"))).dataobj)
     mask = np.asarray(nibabel.load(next((tmp_path / "masks").glob(f"volume-{case}_seg.nii*"))).dataobj)
     dice = 2 * ((mask > 0) & (truth > 0)).sum() / ((mask > 0).sum() + (truth > 0).sum())
@@ -292,12 +293,15 @@ def test_body_region_train_evaluate_inference(region_store: Path, tmp_path: Path
     run, name = tmp_path / "run", "ct_body_region_classification"
     carry_out(workflow(name, "train", dataset_dir=str(region_store), output_dir=str(run), epochs=2))
     patients = json.loads((run / "patients.json").read_text())
-    assert not set(patients["train"]) & set(patients["validation"])
+    sides = [set(patients[part]) for part in ("train", "validation", "test")]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 12
     model = str(run / "models" / "model.pt")
     out = tmp_path / "out"
     carry_out(workflow(name, "evaluate", dataset_dir=str(region_store), model_file=model, output_dir=str(out)))
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["n"] == 2 * len(patients["validation"])
+    assert summary["n"] == 2 * len(patients["test"])
+    evaluated = json.loads((out / "evaluated.json").read_text())["evaluated"]
+    assert (evaluated["part"], evaluated["in_training"], evaluated["in_validation"]) == ("test", 0, 0)
     assert 0 <= summary["balanced_accuracy"] <= 1
     carry_out(workflow(name, "inference", dataset_dir=str(region_store), model_file=model, output_dir=str(out)))
     rows = list(csv.DictReader((out / "probabilities.csv").open()))

@@ -127,7 +127,9 @@ def test_train_evaluate_inference(task: str, tmp_path: Path) -> None:
     model = {"model_file": str(run / "models" / "model.pt"), **chosen}
     carry_out(workflow("evaluate", task, dataset_dir=str(data), output_dir=str(run / "eval"), num_workers=0, **model))
     rows = list(csv.DictReader((run / "eval" / "metrics.csv").open()))
-    judged = json.loads((run / "cases.json").read_text())["validation"]
+    recorded = json.loads((run / "cases.json").read_text())
+    judged = recorded["test"]
+    assert len(judged) == len(recorded["validation"]) == 1
     assert [(row["case"], row["class"]) for row in rows] == [(case, name) for case in judged for name in names]
     # without dataset.json, from what the run kept
     images = data / "imagesTr" if task == "msd" else data

@@ -39,8 +39,23 @@ def test_volumes_are_named_or_validate(tmp_path: Path):
     assert found["in_training"] is None
 
 
+def test_volumes_of_the_test_part_are_known_by_the_record(tmp_path: Path):
+    record(tmp_path / "run", tmp_path, "cases.json")
+    computed = {"run_dir": str(tmp_path / "run"), "cases": {"evaluate": [{"case": "d"}], "train": []}}
+    for settings in ({}, {"test_cases": ["d"]}, {"validation_cases": ["c"], "evaluate_part": "test"}):
+        found = evaluated_cases({"dataset_dir": str(tmp_path), **settings}, computed)
+        assert (found["part"], found["in_validation"]) == ("test", 0)
+    elsewhere = {"dataset_dir": str(tmp_path / "run"), "test_cases": ["d"]}
+    assert evaluated_cases(elsewhere, computed)["part"] == "named"
+    assert evaluated_cases({"evaluate_part": "all", "validation_cases": ["c"]}, computed)["part"] == "all"
+
+
 def test_slices_are_those_of_the_record():
-    slices = {"train": np.array([[0, 1]]), "validation": np.array([[4, 1], [5, 2]])}
-    found = evaluated_cases({}, {"slices": slices})
-    assert (found["cases"], found["in_training"], found["in_validation"]) == (2, 0, 2)
+    parts = {"train": np.array([[0, 1]]), "validation": np.array([[4, 1], [5, 2]]), "test": np.array([[7, 1]])}
+    for part, validated in (("validation", 2), ("test", 0)):
+        found = evaluated_cases({}, {"slices": parts | {"evaluate": parts[part]}})
+        assert (found["part"], found["cases"], found["in_validation"]) == (part, len(parts[part]), validated)
+        assert found["in_training"] == 0
+    other = {name: np.empty((0, 2), int) for name in parts} | {"evaluate": parts["train"]}
+    assert evaluated_cases({"evaluate_part": "all"}, {"slices": other})["in_training"] is None
     assert evaluated_cases({}, {}) == {}

@@ -1,4 +1,4 @@
-"""Which labelled volumes are trained on and which are kept for validation, and how training reads them."""
+"""Which labelled volumes are trained on, which validate or are held out, and how training reads them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from monai_ssl_transfer.data.ct.labelled_cases import DrawnDivision, divide_listed, listed_to_evaluate
+from monai_ssl_transfer.data.ct.labelled_cases import (
+    DrawnDivision,
+    Names,
+    divide_listed,
+    listed_to_evaluate,
+    named_parts,
+)
 from monai_ssl_transfer.data.ct.nifti import open_nifti, read_nifti_ct
 from monai_ssl_transfer.data.ct.volume import CtVolume, geometry_notes, slice_gaps, stack_affine
 from monai_ssl_transfer.data.volumes.intensities import is_hounsfield, scaled
@@ -49,48 +55,61 @@ class VolumeSource:
 def divide_volumes(
     source: VolumeSource,
     output_dir: str | Path,
-    train_cases: Sequence[str | int] | None = None,
-    validation_cases: Sequence[str | int] | None = None,
+    train_cases: Names = None,
+    validation_cases: Names = None,
     draw: DrawnDivision | None = None,
+    test_cases: Names = None,
 ) -> Divided:
     """Divide the cases of a data set by patient: by name, as the data set does it, or by a seeded draw.
 
-    Where nobody names cases and the data set has a validation part (AMOS), that is kept for validation.
+    Where nobody names training or validation cases and the data set has a validation part (AMOS), that is kept for
+    validation; the test part is named or drawn from the rest.
 
     Args:
         source: the data set.
         output_dir: folder of the run, which gets ``cases.json`` and, of a draw, ``split.json``.
-        train_cases: names of the training cases; None takes all that are not named for validation.
-        validation_cases: names of the validation cases; None takes all that are not named for training.
+        train_cases: names of the training cases; None takes all that are not named or drawn for another part.
+        validation_cases: names of the validation cases; None draws them, or, where training cases are named, takes all
+            that are not named.
         draw: shares and seeds.
+        test_cases: names of the cases that are held out; None draws them, or, where training cases are named, holds
+            none out.
 
     Returns:
-        {"train": [...], "validation": [...]}.
+        {"train": [...], "validation": [...], "test": [...]}.
 
     Raises:
         DataError: as `labelled_cases` and `divide_listed`.
     """
     cases = source.cases()
-    official = [case["case"] for case in cases if case.get("part") == "validation"]
-    if train_cases is None and validation_cases is None and official:
-        validation_cases = official
-    return divide_listed(cases, output_dir, train_cases, validation_cases, draw or DrawnDivision())
+    named = named_parts(train_cases, validation_cases, test_cases)
+    if not named["train"] and not named["validation"]:
+        official = [case["case"] for case in cases if case.get("part") == "validation"]
+        named["validation"] = [name for name in official if name not in named["test"]]
+    return divide_listed(cases, output_dir, named, draw or DrawnDivision())
 
 
 def volumes_to_evaluate(
-    source: VolumeSource, run_dir: str | Path, validation_cases: Sequence[str | int] | None = None
+    source: VolumeSource,
+    run_dir: str | Path,
+    validation_cases: Names = None,
+    test_cases: Names = None,
+    part: str | None = None,
 ) -> Divided:
-    """The cases of an evaluation: those named, else those that the training run kept for validation.
+    """The cases of an evaluation: those named, else those that the training run held out.
 
     Args:
         source: the data set.
         run_dir: folder of the training run, with its `cases.json`.
         validation_cases: names; None takes the record of the run.
+        test_cases: likewise.
+        part: as for `monai_ssl_transfer.data.ct.labelled_cases.cases_to_evaluate`.
 
     Raises:
-        DataError: as `labelled_cases`; a name that the data set lacks, or neither names nor a record.
+        DataError: as `labelled_cases`; a name that the data set lacks, neither names nor a record, or an empty part.
     """
-    return listed_to_evaluate(source.cases(), source.dataset_dir, run_dir, validation_cases)
+    named = named_parts(None, validation_cases, test_cases)
+    return listed_to_evaluate(source.cases(), source.dataset_dir, run_dir, named, part)
 
 
 def read_case_volume(case: Mapping[str, Any]) -> CtVolume:

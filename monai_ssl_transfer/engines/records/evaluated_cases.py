@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 _RECORDS = ("frames.json", "cases.json")
+_PATIENTS = "patients.json"
+_PARTS = ("train", "validation", "test")
+_NAMED = ("test_cases", "validation_cases")
 _NAMES = ("name", "case")
 
 
@@ -26,22 +29,45 @@ def evaluated_cases(settings: Mapping[str, Any], computed: Mapping[str, Any]) ->
         (whether they were read from the folder of the training; None if that is unknown). Empty where the
         configuration has neither.
     """
+    run = Path(str(computed.get("run_dir", "")))
     slices = computed.get("slices")
-    if isinstance(slices, Mapping):  # the record's own patients, by their keys
-        judged, trained = (set(np.asarray(slices[part])[:, 0].tolist()) for part in ("validation", "train"))
-        numbers = {"cases": len(judged), "in_training": len(judged & trained), "in_validation": len(judged)}
-        return {"part": "validation", **numbers, "same_folder": None}
+    if isinstance(slices, Mapping):
+        return _evaluated_slices(settings, slices, run)
     cases = computed.get("cases")
     if not isinstance(cases, Mapping):
         return {}
     names = [_name(case) for case in cases.get("evaluate", cases.get("validation", ()))]
-    run = Path(str(computed.get("run_dir", "")))
     record = next((_read(run / file) for file in _RECORDS if (run / file).is_file()), None)
-    part = settings.get("evaluate_part") or ("named" if settings.get("validation_cases") else "validation")
-    found: dict[str, Any] = {"part": part, "cases": len(names), "same_folder": _same_folder(settings, run)}
+    same_folder = _same_folder(settings, run)
+    part = _part(settings, set(names), record if same_folder is not False else None)
+    found: dict[str, Any] = {"part": part, "cases": len(names), "same_folder": same_folder}
     for key, listed in (("in_training", "train"), ("in_validation", "validation")):
         found[key] = None if record is None else len(set(names) & {str(name) for name in record.get(listed, ())})
     return found
+
+
+def _part(settings: Mapping[str, Any], names: set[str], record: Mapping[str, Any] | None) -> str:
+    """The part that was judged: as asked for, or the recorded one of which these are the cases."""
+    asked, named = settings.get("evaluate_part"), any(settings.get(name) for name in _NAMED)
+    if asked and (asked == "all" or not named):
+        return str(asked)
+    for part in ("test", "validation"):
+        if record is not None and names == {str(name) for name in record.get(part, ())}:
+            return part
+    return "named" if named else "validation"
+
+
+def _evaluated_slices(settings: Mapping[str, Any], slices: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """Slices are those of the record's own patients, by their keys, unless a store is judged as a whole."""
+    judged, trained, validated, held_out = (
+        {int(row[0]) for row in np.asarray(slices.get(part, ()))} for part in ("evaluate", *_PARTS)
+    )
+    asked = settings.get("evaluate_part") or ("test" if held_out and judged == held_out else "validation")
+    found: dict[str, Any] = {"part": str(asked), "cases": len(judged)}
+    known = asked != "all" or (run / _PATIENTS).is_file()
+    found["in_training"] = len(judged & trained) if known else None
+    found["in_validation"] = len(judged & validated) if known else None
+    return found | {"same_folder": None}
 
 
 def _name(case: Any) -> str:

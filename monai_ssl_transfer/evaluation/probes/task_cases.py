@@ -63,8 +63,9 @@ class TaskCases:
 def task_cases(parser: ConfigParser) -> TaskCases:
     """Read the cases of a classification bundle and divide them as its training does.
 
-    A bundle that holds out only a validation part (slices of a store) is judged on it, as its own evaluation is; the
-    probe's settings are then chosen on a share of the training patients as large as ``validation_fraction``.
+    Slices of a store that were divided without a test part (``test_fraction`` 0) are judged on the validation part, as
+    by their bundle's own evaluation; the probe's settings are then chosen on a share of the training patients as large
+    as ``validation_fraction``.
 
     Args:
         parser: of the bundle, not yet run.
@@ -139,6 +140,8 @@ def _targets(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> 
 
 def _slice_parts(parser: ConfigParser, store: SliceStore) -> dict[str, TaskPart]:
     divided = parser.get_parsed_content("slices")
+    if len(divided["test"]):
+        return {part: _slices(store, np.asarray(divided[part])) for part in PARTS}
     learned, held_out = np.asarray(divided["train"]), np.asarray(divided["validation"])
     share = float(parser.get_parsed_content("validation_fraction"))
     patients = np.asarray(store.patient_numbers())[learned[:, 0]]

@@ -117,7 +117,12 @@ def test_amos_by_scanner_and_with_its_own_validation(tmp_path: Path) -> None:
         ["amos_0002"],
         ["amos_0001"],
     ]
-    assert volumes_to_evaluate(source, tmp_path / "run")["validation"] == divided["validation"]
+    assert volumes_to_evaluate(source, tmp_path / "run")["evaluate"] == divided["validation"]
+    named = divide_volumes(
+        source, tmp_path / "named", test_cases=["amos_0001"], draw=DrawnDivision(validation_fraction=0)
+    )
+    assert [case["case"] for case in named["test"]] == ["amos_0001"] and not named["validation"]
+    assert volumes_to_evaluate(source, tmp_path / "named")["evaluate"] == named["test"]
 
 
 def test_btcv_pairs_by_number(tmp_path: Path) -> None:
@@ -143,7 +148,11 @@ def test_brats_by_ending_and_by_patient(year: int, endings: list[str], tmp_path:
         [f"{ending}.nii.gz" for ending in endings]
     ] * 4
     source = VolumeSource(folder, "brats", "z_score", ["t1ce", "flair"])
-    divided = divide_volumes(source, tmp_path / "run", draw=DrawnDivision(validation_fraction=0.5, seed=3))
+    with_test = divide_volumes(source, tmp_path / "three", draw=DrawnDivision(test_fraction=0.25))
+    sides = [{case.get("patient", case["case"]) for case in found} for found in with_test.values()]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == (2 if year == 2023 else 4)
+    halves = DrawnDivision(validation_fraction=0.5, seed=3, test_fraction=0)
+    divided = divide_volumes(source, tmp_path / "run", draw=halves)
     patients = [{case.get("patient", case["case"]) for case in divided[part]} for part in ("train", "validation")]
     assert not patients[0] & patients[1] and len(divided["train"]) == len(divided["validation"]) == 2
     assert len(patients[0]) == (1 if year == 2023 else 2)

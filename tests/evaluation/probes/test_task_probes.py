@@ -138,10 +138,17 @@ def test_slices_are_judged_on_the_patients_that_the_bundle_holds_out(store: Path
     training.read_config(str(ROOT / "bundles/ct_body_region_classification/configs/train.json"))
     training.update({"dataset_dir": str(store), "output_dir": str(tmp_path), "seed": 1})
     slices = training.get_parsed_content("slices")
-    assert found["test"].targets.tolist() == slices["validation"][:, 1].tolist()
-    assert len(found["train"]) + len(found["validation"]) == len(slices["train"])
+    for part in ("train", "validation", "test"):
+        assert found[part].targets.tolist() == slices[part][:, 1].tolist()
     groups = [set(found[part].groups) for part in ("train", "validation", "test")]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 30
+    training.update({"output_dir": str(tmp_path / "two"), "test_fraction": 0})
+    two, without = (
+        training.get_parsed_content("slices"),
+        task_vectors(region_task(store, test_fraction=0), SCRATCH, None, seed=1),
+    )
+    assert without["test"].targets.tolist() == two["validation"][:, 1].tolist()
+    assert len(without["train"]) + len(without["validation"]) == len(two["train"])
     volumes = task_vectors(region_task(store), SCRATCH, None, seed=1, average="volume")["train"]
     own = [row for row, case in enumerate(found["train"].cases) if case.startswith(volumes.cases[2])]
     assert len(own) == 2
