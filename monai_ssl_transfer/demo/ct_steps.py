@@ -36,7 +36,7 @@ def transfer(out: Path, plan: CTPlan, parts: dict[str, list[str]], arm: str, see
         **plan.transfer,
         "dataset_dir": str(out / "phantoms" / "lits"),
         "seed": seed,
-        "train_cases": parts["train"],
+        **{f"{part}_cases": names for part, names in parts.items()},
     }
     with one_thread_and_log(out / "logs" / f"{arm}_{seed}.txt"):
         run_bundle(
@@ -44,7 +44,6 @@ def transfer(out: Path, plan: CTPlan, parts: dict[str, list[str]], arm: str, see
             output_dir=str(folder),
             cache_dir=str(out / "cache"),
             encoder_weights=encoder_of(out, arm),
-            validation_cases=parts["validation"],
             **common,
         )
         model = str(folder / "models" / "model.pt")
@@ -52,7 +51,6 @@ def transfer(out: Path, plan: CTPlan, parts: dict[str, list[str]], arm: str, see
             [f"{LIVER}/train.json", f"{LIVER}/evaluate.json", NETWORK],
             model_file=model,
             output_dir=str(folder / "test"),
-            validation_cases=parts["test"],
             **common,
         )
         if seed == plan.seeds[0]:
