@@ -298,5 +298,14 @@ def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
 def test_a_bundle_without_a_test_part_is_named() -> None:
     notes = declare_plan(read_study(STUDIES / "smoke.yaml")).notes
     assert not [note for note in notes if "no test part" in note]
-    liver = replace(read_study(STUDIES / "smoke.yaml").tasks["polyps"], bundle="ct_liver_segmentation")
-    assert judges_what_chose_its_epoch(liver)
+    plan = read_study(STUDIES / "smoke.yaml")
+    for bundle in ("ct_liver_segmentation", "ct_body_region_classification", "volume_segmentation"):
+        task = replace(plan.tasks["polyps"], bundle=bundle)
+        assert not judges_what_chose_its_epoch(task)
+        assert judges_what_chose_its_epoch(replace(task, settings={"test_fraction": 0}))
+        assert judges_what_chose_its_epoch(replace(task, evaluation={"evaluate_part": "validation"}))
+    listed = {"train_cases": ["0"], "validation_cases": ["1"]}
+    assert judges_what_chose_its_epoch(replace(task, settings=listed))
+    assert not judges_what_chose_its_epoch(replace(task, settings=listed | {"test_cases": ["2"]}))
+    declared = declare_plan(replace(plan, tasks=plan.tasks | {"polyps": replace(task, settings=listed)}))
+    assert [note for note in declared.notes if note.startswith("polyps: it has no test part")]

@@ -42,7 +42,7 @@ def declare_plan(plan: StudyPlan) -> Declaration:
             "Declared before the runs.",
             f"Tuning budget, the same for every initialisation: {plan.budget}",
             *(
-                f"{task.name}: its bundle has no test part, so the epoch was chosen on the cases that are judged, for "
+                f"{task.name}: it has no test part, so the epoch was chosen on the cases that are judged, for "
                 "every initialisation alike; its values are too good, and its trained protocols gain on its probes."
                 for task in plan.tasks.values()
                 if judges_what_chose_its_epoch(task)

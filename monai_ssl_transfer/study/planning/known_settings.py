@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,8 +45,14 @@ def refuse_unknown_settings(plan: StudyPlan) -> None:
 
 
 def judges_what_chose_its_epoch(task: Task) -> bool:
-    """Whether a bundle has no test part, so that the kept epoch was chosen on the cases that are judged."""
-    return "test_fraction" not in _ids([_config(task.bundle, "train")])
+    """Whether a task has no test part, so that the kept epoch was chosen on the cases that are judged."""
+    if "test_fraction" not in _ids([_config(task.bundle, "train")]):
+        return True
+    evaluation = json.loads((project_folder() / _config(task.bundle, "evaluate")).read_text(encoding="utf-8"))
+    settings: dict[str, Any] = {"evaluate_part": evaluation.get("evaluate_part"), **task.settings, **task.evaluation}
+    if settings["evaluate_part"] is not None or settings.get("test_cases"):
+        return bool(settings["evaluate_part"] == "validation")
+    return bool(settings.get("train_cases")) or settings.get("test_fraction") == 0
 
 
 def _config(bundle: str, name: str) -> str:
