@@ -25,7 +25,7 @@ a configuration computes, knows it. A bare ``ConfigParser`` (``ckpt_export``) gi
 _OF_THE_MACHINE = ("device", "num_workers", "resume")
 _A_PLACE = ("_dir", "_file", "_csv", "_run", "_root", "_weights", "_store")
 """How the settings' names end that hold a file or folder of somebody's machine."""
-_OF_THE_DATA = ("train_cases", "validation_cases", "test_groups", "validation_groups")
+_OF_THE_DATA = ("train_cases", "validation_cases", "test_cases", "test_groups", "validation_groups")
 """Names of cases: they belong to somebody's copy of a data set and may name patients."""
 _OF_INFERENCE = (
     "_desc_", "imports", "image_key", "volume_root", "network", "preprocessing", "dataset", "dataloader", "inferer",

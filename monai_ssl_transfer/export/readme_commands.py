@@ -48,9 +48,7 @@ def _judged(name: str, train: Mapping[str, Any]) -> str:
     """What to evaluate on data that the run did not divide."""
     if "method_name" in train:
         return f" --encoder_weights {name}/{ENCODER_FOLDER}/{ENCODER}"
-    if "validation_cases" in train:
-        return " --validation_cases \"['CASE', 'CASE']\""
-    return " --run_dir RUN" if "label_field" in train else " --evaluate_part all"
+    return " --evaluate_part all"
 
 
 def _begun(run: FinishedRun) -> str:
