@@ -54,6 +54,8 @@ class SSLTransferApp(MONAILabelApp):
         conf: ``--conf`` of the command line.
     """
 
+    _auto_update_scoring: bool
+
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.folder = Path(app_dir)
         remembered = read_settings(self.folder)

@@ -200,10 +200,11 @@ def _copy_bundle(name: str, source: Path, folder: Path) -> None:
     else:
         for part in _OF_A_BUNDLE:  # not copytree, whose error does not say that the disk is full
             whole = [source / part, *(source / part).rglob("*")]
-            for file in (one for one in whole if one.is_file() and "__pycache__" not in one.parts):
-                target = folder / file.relative_to(source)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
+            for one in whole:
+                if one.is_file() and "__pycache__" not in one.parts:
+                    target = folder / one.relative_to(source)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(one, target)
     _make_relocatable(name, folder / "configs")
     (folder / "models").mkdir(exist_ok=True)
 
