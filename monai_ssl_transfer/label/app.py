@@ -31,6 +31,7 @@ from monai_ssl_transfer.errors import LabelError
 from monai_ssl_transfer.label.answers import install_answers
 from monai_ssl_transfer.label.datastore import SafeDatastore
 from monai_ssl_transfer.label.inference import StrictBundleInference, reason_of
+from monai_ssl_transfer.label.stopping import end_tasks_when_stopped
 from monai_ssl_transfer.label.training_start import install_training_checks
 from monai_ssl_transfer.label.workspace import read_settings, served_bundles
 
@@ -123,6 +124,7 @@ class SSLTransferApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is up: begin what works in the background."""
+        end_tasks_when_stopped()
         with self._without_scoring():
             super().on_init_complete()
         self.embeddings.start()

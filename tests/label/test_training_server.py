@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 pytest.importorskip("monailabel", reason="needs the label extra")
 
+import psutil
 import requests
 from tiny_label import POLYPS, LabelServer, label_server
 

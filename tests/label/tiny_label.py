@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -182,6 +181,8 @@ def label_server(app: Path, studies: Path | str, **conf: str) -> Iterator[LabelS
 
 def end_tree(process: subprocess.Popen[bytes]) -> None:
     """End a process and its children."""
+    import psutil  # comes with MONAI Label
+
     if process.poll() is None:
         children = psutil.Process(process.pid).children(recursive=True)
         for one in children:
