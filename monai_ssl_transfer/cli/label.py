@@ -60,7 +60,7 @@ def _who_can_reach(host: str) -> str:
 
 def add_label(commands: Commands) -> None:
     label = commands.add_parser("label", help="serve bundles to annotators with MONAI Label")
-    named = "shipped bundles by name, bundle folders or exported zips, separated by commas"
+    named = "shipped bundles by name (NAME+OVERLAY takes another network or scale), bundle folders or exported zips"
     label.add_argument("--bundles", required=True, metavar="NAMES", help=named)
     label.add_argument("--studies", required=True, metavar="DIR", help="folder of images, or a DICOMweb address")
     kept = "made if it is not there; what is in it is kept (default: label_app)"

@@ -69,7 +69,8 @@ def prepare_app(app: str | Path, bundles: Sequence[str], encoder: str | Path | N
 
     Args:
         app: the folder.
-        bundles: each the name of a shipped bundle, a bundle's folder, or an exported zip.
+        bundles: each the name of a shipped bundle, a bundle's folder, or an exported zip; of the first two with
+            overlays, "NAME+OVERLAY+OVERLAY", such as a smaller network.
         encoder: encoder file that training and embeddings start from; None keeps the one of the folder.
 
     Returns:
@@ -118,16 +119,33 @@ def served_bundles(app: Path) -> dict[str, Path]:
     return found
 
 
-def _sources(bundles: Sequence[str]) -> dict[str, Path]:
+@dataclass(frozen=True)
+class _Source:
+    """Where a bundle comes from, and the overlays that its working copy is made with."""
+
+    path: Path
+    overlays: tuple[Path, ...] = ()
+
+
+def _sources(bundles: Sequence[str]) -> dict[str, _Source]:
     if not bundles:
         raise LabelError("no bundle is named: give --bundles, such as endoscopy_polyp_segmentation.")
-    sources: dict[str, Path] = {}
+    sources: dict[str, _Source] = {}
     for given in bundles:
-        name, source = _source(given)
+        first, *overlays = [given] if Path(given).exists() else given.split("+")
+        name, path = _source(first)
+        source = _Source(path, tuple(_overlay(one) for one in overlays))
         if sources.get(name, source) != source:
             raise LabelError(f"two of --bundles are called {name}: name each bundle once.")
         sources[name] = source
     return sources
+
+
+def _overlay(given: str) -> Path:
+    for place in (Path(given), project_folder() / given):
+        if place.is_file():
+            return place.resolve()
+    raise LabelError(f"there is no overlay {given}: give NAME+OVERLAY, such as +configs/networks/unet_resnet18.json.")
 
 
 def _source(given: str) -> tuple[str, Path]:
@@ -166,7 +184,7 @@ def _publish(target: Path, fill: Any) -> None:
         raise LabelError(str(error)) from error
 
 
-def _fill_app(folder: Path, sources: Mapping[str, Path], settings: AppSettings) -> None:
+def _fill_app(folder: Path, sources: Mapping[str, _Source], settings: AppSettings) -> None:
     for name, source in sources.items():
         target = folder / MODELS / name
         target.mkdir(parents=True)
@@ -185,8 +203,9 @@ def _write_settings(app: Path, settings: AppSettings) -> None:
         raise LabelError(f"{app} cannot be written ({error.strerror}): choose another --app.") from error
 
 
-def _copy_bundle(name: str, source: Path, folder: Path) -> None:
+def _copy_bundle(name: str, bundle: _Source, folder: Path) -> None:
     """A working copy that depends on neither the place it came from nor the working folder."""
+    source = bundle.path
     if source.suffix == ".zip":
         with zipfile.ZipFile(source) as opened:
             for entry in opened.infolist():
@@ -205,17 +224,20 @@ def _copy_bundle(name: str, source: Path, folder: Path) -> None:
                     target = folder / one.relative_to(source)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(one, target)
-    _make_relocatable(name, folder / "configs")
+    _make_relocatable(name, folder / "configs", bundle.overlays)
     (folder / "models").mkdir(exist_ok=True)
 
 
-def _make_relocatable(name: str, configs: Path) -> None:
+def _make_relocatable(name: str, configs: Path, overlays: Sequence[Path]) -> None:
     """Let the configurations find their own folder, as an export does; an exported bundle stays as it is."""
     inference = ConfigParser.load_config_file(configs / "inference.json")
     if inference.get("bundle_root") == BUNDLE_ROOT or not (configs / "train.json").is_file():
+        if overlays:
+            raise LabelError(f"bundle {name} was exported with its settings: leave +{overlays[0].name} out.")
         return
     try:
-        parser = ConfigParser(ConfigParser.load_config_file(configs / "train.json"))
+        parser = ConfigParser()
+        parser.read_config([str(configs / "train.json"), *map(str, overlays)])
         parser.resolve_macro_and_relative_ids()
         config = {key: value for key, value in parser.get().items() if key != ConfigParser.meta_key}
         train = merged_train(configs, config)

@@ -50,6 +50,19 @@ def test_bundles_come_from_names_folders_and_zips(exported: Path, tmp_path: Path
     assert "bundles/" not in config["bundle_root"]  # finds itself, wherever it is run
 
 
+def test_overlays_are_in_the_training_and_in_the_answers(exported: Path, tmp_path: Path) -> None:
+    smaller = "+configs/networks/unet_resnet18.json+configs/scale/liver_two_cores.json"
+    prepare_app(tmp_path / "app", [f"ct_liver_segmentation{smaller}"])
+    configs = tmp_path / "app" / "model" / "ct_liver_segmentation" / "configs"
+    train, inference = (ConfigParser.load_config_file(configs / f"{one}.json") for one in ("train", "inference"))
+    assert train["network_def"]["encoder"] == inference["network_def"]["encoder"] == "resnet18"
+    assert (train["slices_per_epoch"], inference["pixel_spacing"]) == (160, 3.0)
+    for bundle, said in ((f"{exported / POLYPS}{smaller}", "was exported"), (f"{DETECTION}+no.json", "no overlay no")):
+        with pytest.raises(LabelError, match=said):
+            prepare_app(tmp_path / "other", [bundle])
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_is_there_is_kept(exported: Path, tmp_path: Path) -> None:
     app, encoder = tmp_path / "app", tmp_path / "encoder.pt"
     encoder.write_bytes(b"x")
