@@ -20,3 +20,15 @@ def project_folder() -> Path:
     raise DataError(
         f"no bundles/ and configs/ beside {package}: install the package again, or run from its repository."
     )
+
+
+def find_overlay(given: str | Path) -> Path | None:
+    """A configuration file as people name it: from where they are, or from the project's folder.
+
+    Args:
+        given: such as ``configs/networks/unet_resnet18.json``.
+
+    Returns:
+        Its path; None where neither has it.
+    """
+    return next((place for place in (Path(given), project_folder() / given) if place.is_file()), None)

@@ -28,6 +28,7 @@ from monai_ssl_transfer.label.image_files import (
     check_readable,
     extension,
     file_facts,
+    split_name,
 )
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,7 @@ class SafeDatastore(LocalDatastore):
     # ---- names
 
     def _to_id(self, file: str) -> tuple[str, str]:
-        ext = extension(file) or Path(file).suffix
-        return file[: len(file) - len(ext)] if ext else file, ext
+        return split_name(file)
 
     def _list_files(self, path: str, patterns: Any) -> dict[str, str]:
         """Files of the known types; no JSON among the images, where the list of files is one."""

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from monai_ssl_transfer.data.ct.nifti import open_nifti
 from monai_ssl_transfer.data.ct.volume import to_hu
+from monai_ssl_transfer.data.ct.volume_slices import SLICES, even_numbers
 from monai_ssl_transfer.data.endoscopy.frames import FRAME_SUFFIXES, read_frame
 from monai_ssl_transfer.engines.embedding.encoder_settings import encoder_settings
 from monai_ssl_transfer.errors import DataError, WeightsError
@@ -25,7 +26,6 @@ from monai_ssl_transfer.weights.save import WEIGHTS_NAME, hash_tensors, save_enc
 
 logger = logging.getLogger(__name__)
 
-MOST_SLICES = 32
 _VOLUMES = (".nii", ".nii.gz")
 _SIZE = 224
 _NONE = (
@@ -99,7 +99,7 @@ class ImageEncoder:
     @property
     def identity(self) -> dict[str, Any]:
         """What the vectors depend on besides the image."""
-        return {"made_by": "label", "encoder": self.hash, "size": _SIZE, "slices": MOST_SLICES, "device": "any"}
+        return {"made_by": "label", "encoder": self.hash, "size": _SIZE, "slices": SLICES, "device": "any"}
 
     @torch.no_grad()
     def __call__(self, file: str | Path) -> np.ndarray:
@@ -153,8 +153,7 @@ def _slices(file: str | Path) -> Iterator[torch.Tensor]:
             f"({', '.join(_VOLUMES)}) can."
         )
     stack = open_nifti(file)
-    count = len(stack.stored)
-    for place in np.unique(np.linspace(0, count - 1, min(count, MOST_SLICES)).round().astype(int)):
+    for place in even_numbers(len(stack.stored)):
         plane = to_hu(stack.stored[place], stack.slope, stack.intercept)
         yield torch.from_numpy(np.ascontiguousarray(plane))[None, None]
 

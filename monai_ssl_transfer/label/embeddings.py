@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.engines.embedding.cache import EmbeddingCache, Features
 from monai_ssl_transfer.errors import DataError, UserError
 from monai_ssl_transfer.label.embedding_encoder import ImageEncoder, find_encoder, is_photograph
+from monai_ssl_transfer.weights.reading.files import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -229,15 +229,12 @@ class DatastoreEmbeddings:
         known = self._names.get(image_id)
         if known is not None and known[0] == signature:
             return known[1]
-        digest = hashlib.sha256()
         try:
-            with Path(file).open("rb") as stream:
-                while block := stream.read(2**20):
-                    digest.update(block)
+            content = file_sha256(Path(file))
         except OSError as error:
             self._refuse(image_id, file, error)
             return ""
-        self._names[image_id] = (signature, digest.hexdigest()[:32])
+        self._names[image_id] = (signature, content[:32])
         return self._names[image_id][1]
 
     def _take(self, image_id: str, vector: np.ndarray) -> None:

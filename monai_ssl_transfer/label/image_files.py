@@ -42,6 +42,12 @@ def extension(name: str) -> str:
     return name[len(name) - max(map(len, fitting)) :] if fitting else ""
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """The id that the datastore gives to a file, and the extension that was cut off."""
+    ext = extension(name) or Path(name).suffix
+    return name.removesuffix(ext), ext
+
+
 def file_facts(path: Path, shown: str) -> FileFacts:
     """Read what a file declares of itself, without its pixels.
 

@@ -27,7 +27,8 @@ from monai_ssl_transfer.label.training_progress import (
 )
 from monai_ssl_transfer.label.training_request import TrainingRequest
 from monai_ssl_transfer.label.training_run import CandidateTraining
-from monai_ssl_transfer.label.versions import ModelVersions, sha256_of
+from monai_ssl_transfer.label.versions import ModelVersions
+from monai_ssl_transfer.weights.reading.files import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class BundleTraining(BundleTrainTask):  # type: ignore[misc]
         update_progress(folder, begun)
         divided = divide(labelled_cases(datastore), asked.validation_share, asked.seed, self.runs)
         present = self.versions.model if self.versions.model.is_file() else None
-        hash_before = sha256_of(present) if present else None
+        hash_before = file_sha256(present) if present else None
         run = CandidateTraining(
             bundle=self.bundle,
             folder=folder,

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from monai_ssl_transfer.data.endoscopy.near_duplicates import DUPLICATE_THRESHOLD, near_duplicate_groups
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import DataError
+from monai_ssl_transfer.label.image_files import PHOTOGRAPH, split_name
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,6 @@ GROUP_KEYS = ("group", "patient", "patient_id", "PatientID", "sequence", "StudyI
 
 DIVISION = "division.json"
 TRAINING, VALIDATION = "training", "validation"
-_PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 class LabelledImages(Protocol):
@@ -72,7 +72,7 @@ def labelled_cases(datastore: LabelledImages) -> list[LabelledCase]:
     for file in (file for pair in listed for file in pair):
         if not Path(file).exists():
             raise DataError(f"{file} is listed by the datastore and not there: restore it, or label the image again.")
-    names = [image_id(image) for image, _ in listed]
+    names = [split_name(Path(image).name)[0] for image, _ in listed]
     groups = _groups(names, [image for image, _ in listed], datastore)
     return [
         LabelledCase(name, image, label, group, _stratum(label))
@@ -91,12 +91,6 @@ def refuse_too_few(labelled: int) -> None:
         raise DataError(
             f"{found} labelled, and training needs two, one of which validates: label more and train again."
         )
-
-
-def image_id(image: str) -> str:
-    """The id that MONAI Label's local datastore gives to a file: its name without the extension."""
-    name = Path(image).name
-    return name.removesuffix(".gz").removesuffix(".nii") if ".nii" in name else Path(name).stem
 
 
 def divide(cases: Sequence[LabelledCase], share: float, seed: int, folder: Path) -> dict[str, list[LabelledCase]]:
@@ -136,9 +130,7 @@ def divide(cases: Sequence[LabelledCase], share: float, seed: int, folder: Path)
 def _groups(names: list[str], images: list[str], datastore: LabelledImages) -> list[str]:
     stated = [_stated_group(datastore.get_image_info(name) or {}) for name in names]
     photographs = [
-        number
-        for number, image in enumerate(images)
-        if not stated[number] and Path(image).suffix.lower() in _PHOTOGRAPHS
+        number for number, image in enumerate(images) if not stated[number] and Path(image).suffix.lower() in PHOTOGRAPH
     ]
     scenes = (
         near_duplicate_groups([images[number] for number in photographs], DUPLICATE_THRESHOLD) if photographs else []

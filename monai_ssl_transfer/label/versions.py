@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ from typing import Any
 
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import TrainingError
+from monai_ssl_transfer.weights.reading.files import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class ModelVersions:
 
     def in_use(self) -> ModelVersion | None:
         """The version that `models/model.pt` is; None when there is no model, or one that was never kept."""
-        found = sha256_of(self.model) if self.model.is_file() else None
+        found = file_sha256(self.model) if self.model.is_file() else None
         return next((one for one in self.listed() if one.sha256 == found), None)
 
     def note(self, training: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ class ModelVersions:
             TrainingError: the model has changed since the comparison, or a folder cannot be written; the model in use
                 stays whole.
         """
-        present = sha256_of(self.model) if self.model.is_file() else None
+        present = file_sha256(self.model) if self.model.is_file() else None
         if present != expected:
             raise TrainingError(
                 f"{self.model} was replaced while the candidate was trained, so that nothing is known of which is "
@@ -142,7 +142,7 @@ class ModelVersions:
 
     def _keep(self, weights: Path, origin: str, training: dict[str, Any]) -> ModelVersion:
         """Keep a file as the newest version, unless it is kept already."""
-        found, listed = sha256_of(weights), self.listed()
+        found, listed = file_sha256(weights), self.listed()
         known = next((one for one in listed if one.sha256 == found), None)
         if known is not None:
             return known
@@ -155,16 +155,16 @@ class ModelVersions:
         return version
 
     def _put_to_use(self, version: ModelVersion) -> None:
-        if self.model.is_file() and sha256_of(self.model) == version.sha256:
+        if self.model.is_file() and file_sha256(self.model) == version.sha256:
             return
         source = self.file_of(version)
-        if not source.is_file() or sha256_of(source) != version.sha256:
+        if not source.is_file() or file_sha256(source) != version.sha256:
             raise TrainingError(
                 f"{source} is missing or damaged, so the model was left as it is: choose another version."
             )
         scripted = self.model.with_suffix(".ts")
         if scripted.is_file():  # of the model that goes out of use: whoever finds it must not take it for the new one
-            kept = self.folder / f"{sha256_of(scripted)[:16]}.ts"
+            kept = self.folder / f"{file_sha256(scripted)[:16]}.ts"
             _copy(scripted, kept)
             scripted.unlink()
             logger.info("%s belongs to an earlier model and is kept as %s", scripted, kept)
@@ -194,15 +194,6 @@ class ModelVersions:
             write_durably(self.folder / RECORD, lambda file: file.write(text.encode()))
         except OSError as error:
             raise _unwritable(self.folder / RECORD, error) from error
-
-
-def sha256_of(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _copy(source: Path, target: Path) -> None:

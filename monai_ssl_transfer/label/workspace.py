@@ -16,7 +16,7 @@ from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import ExportError, LabelError
 from monai_ssl_transfer.export.archive import publish
 from monai_ssl_transfer.export.configs import BUNDLE_ROOT, merged_inference, merged_train
-from monai_ssl_transfer.installation import project_folder
+from monai_ssl_transfer.installation import find_overlay, project_folder
 
 MODELS = "model"
 MAIN = "main.py"
@@ -142,9 +142,8 @@ def _sources(bundles: Sequence[str]) -> dict[str, _Source]:
 
 
 def _overlay(given: str) -> Path:
-    for place in (Path(given), project_folder() / given):
-        if place.is_file():
-            return place.resolve()
+    if found := find_overlay(given):
+        return found.resolve()
     raise LabelError(f"there is no overlay {given}: give NAME+OVERLAY, such as +configs/networks/unet_resnet18.json.")
 
 

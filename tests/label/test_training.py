@@ -19,7 +19,7 @@ from tiny_label import IMAGES, LIVER, POLYPS
 from monai_ssl_transfer.errors import DataError, LabelError, user_error_of
 from monai_ssl_transfer.label.training import BundleTraining
 from monai_ssl_transfer.label.training_progress import only_training
-from monai_ssl_transfer.label.versions import sha256_of
+from monai_ssl_transfer.weights.reading.files import file_sha256
 
 PHOTOGRAPHS = ["*.png", "*.jpg", "*.json"]
 
@@ -78,10 +78,10 @@ def test_photographs_without_a_model_then_a_worse_and_an_equal_one(
     assert told["best_metric"] == first["candidate"] and "version 1" in told["message"]
 
     all_foreground(model)
-    in_use = sha256_of(model)
+    in_use = file_sha256(model)
     second = training(asked(pretrained=False), store)
     assert second["candidate"] < second["model_in_use"]
-    assert not second["replaced"] and sha256_of(model) == in_use
+    assert not second["replaced"] and file_sha256(model) == in_use
     assert training.stats()["best_metric"] == second["model_in_use"]
     assert training.versions.trainings() == [first, second]
 
@@ -125,7 +125,7 @@ def test_a_training_that_fails_leaves_its_sentence_and_the_model(
     app: Path, studies_frames: Path, tmp_path: Path
 ) -> None:
     bundle = app / "model" / POLYPS
-    before = sha256_of(bundle / "models" / "model.pt")
+    before = file_sha256(bundle / "models" / "model.pt")
     settings_of(bundle)
     store = labelled(studies_frames, tmp_path / "studies", 4, PHOTOGRAPHS)
     for mask in (tmp_path / "studies" / "labels" / "final").iterdir():
@@ -136,7 +136,7 @@ def test_a_training_that_fails_leaves_its_sentence_and_the_model(
     assert "frame_" in str(user_error_of(caught.value))
     told = training.stats()
     assert told["state"] == "failed" and "frame_" in told["message"] and "9 x 9" in told["message"]
-    assert sha256_of(bundle / "models" / "model.pt") == before
+    assert file_sha256(bundle / "models" / "model.pt") == before
     assert training.versions.trainings() == []
 
 

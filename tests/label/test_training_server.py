@@ -19,7 +19,8 @@ import requests
 from tiny_label import POLYPS, LabelServer, label_server
 
 from monai_ssl_transfer.cli import main
-from monai_ssl_transfer.label.versions import ModelVersions, sha256_of
+from monai_ssl_transfer.label.versions import ModelVersions
+from monai_ssl_transfer.weights.reading.files import file_sha256
 
 PATIENCE = 300.0
 LONG, SHORT = 5000, 2
@@ -94,7 +95,7 @@ def training_processes(server: LabelServer) -> list[psutil.Process]:
 
 
 def test_training_through_the_server(server: LabelServer) -> None:
-    before = sha256_of(model_of(server))
+    before = file_sha256(model_of(server))
 
     # nothing to learn from, or nothing sensible asked: told at once
     assert train(server).status_code == 422
@@ -115,14 +116,14 @@ def test_training_through_the_server(server: LabelServer) -> None:
     assert answer.status_code == 200 and answer.content.startswith(b"\x89PNG")
     assert requests.delete(f"{server.url}/train/", timeout=120).json()["status"] == "STOPPED"
     wait_until(lambda: told(server)["state"] == "interrupted", server)
-    assert sha256_of(model_of(server)) == before
+    assert file_sha256(model_of(server)) == before
 
     # a training process that is killed
     begun(server)
     (process,) = training_processes(server)
     process.send_signal(signal.SIGKILL)
     wait_until(lambda: task(server)["status"] == "ERROR", server)
-    assert told(server)["state"] == "interrupted" and sha256_of(model_of(server)) == before
+    assert told(server)["state"] == "interrupted" and file_sha256(model_of(server)) == before
 
     # and one that ends
     assert train(server, max_epochs=SHORT).status_code == 200
@@ -132,20 +133,20 @@ def test_training_through_the_server(server: LabelServer) -> None:
     (record,) = versions.trainings()
     assert (told(server)["state"], told(server)["result"]) == ("done", record)
     assert record["training"] + record["validation"] == 4
-    assert (sha256_of(model_of(server)) != before) == record["replaced"]
+    assert (file_sha256(model_of(server)) != before) == record["replaced"]
     assert requests.post(f"{server.url}/infer/{POLYPS}?image=frame_5&output=image", timeout=120).status_code == 200
 
 
 def test_the_server_killed_during_training(server: LabelServer, capsys: pytest.CaptureFixture[str]) -> None:
     label(server, range(4))
-    before = sha256_of(model_of(server))
+    before = file_sha256(model_of(server))
     begun(server)
     (process,) = training_processes(server)
     server.process.kill()
     server.process.wait(10)
     gone, alive = psutil.wait_procs([process], timeout=PATIENCE)
     assert gone and not alive, "the training outlived its server"
-    assert sha256_of(model_of(server)) == before
+    assert file_sha256(model_of(server)) == before
     labels = server.studies / "labels" / "final"
     assert sorted(one.name for one in labels.iterdir()) == [f"frame_{number}.png" for number in range(4)]
     progress = max((server.app / "runs" / POLYPS).glob("*/progress.json"))
@@ -155,7 +156,7 @@ def test_the_server_killed_during_training(server: LabelServer, capsys: pytest.C
     command = ["label-versions", POLYPS, "--app", str(server.app)]
     if versions.listed():
         assert main([*command, "--restore", "1"]) == 0
-        assert sha256_of(model_of(server)) == versions.listed()[0].sha256
+        assert file_sha256(model_of(server)) == versions.listed()[0].sha256
         assert "1 " in capsys.readouterr().out.splitlines()[0]
     assert main([*command, "--restore", "99"]) == 2
     assert "has no version 99" in capsys.readouterr().err

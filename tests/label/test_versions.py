@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from monai_ssl_transfer.errors import TrainingError
-from monai_ssl_transfer.label.versions import ModelVersions, sha256_of
+from monai_ssl_transfer.label.versions import ModelVersions
+from monai_ssl_transfer.weights.reading.files import file_sha256
 
 FIGURES = {"metric": "mean_dice", "candidate": 0.8, "model_in_use": 0.7}
 
@@ -33,7 +34,7 @@ def candidate(app: Path, weights: bytes) -> Path:
 
 def test_a_candidate_replaces_the_model_and_both_are_kept_with_their_figures(tmp_path: Path) -> None:
     versions = versions_of(tmp_path)
-    before = sha256_of(versions.model)
+    before = file_sha256(versions.model)
     installed = versions.install(candidate(tmp_path, b"better"), FIGURES, before)
     assert versions.model.read_bytes() == b"better"
     assert [(one.number, one.origin, one.training) for one in versions.listed()] == [
@@ -54,7 +55,7 @@ def test_the_first_model_needs_none_before_it(tmp_path: Path) -> None:
 
 def test_an_earlier_version_comes_back_and_the_later_one_stays_known(tmp_path: Path) -> None:
     versions = versions_of(tmp_path)
-    versions.install(candidate(tmp_path, b"better"), FIGURES, sha256_of(versions.model))
+    versions.install(candidate(tmp_path, b"better"), FIGURES, file_sha256(versions.model))
     versions.restore(1)
     assert versions.model.read_bytes() == b"shipped"
     assert (versions.in_use() or pytest.fail()).number == 1
@@ -65,7 +66,7 @@ def test_an_earlier_version_comes_back_and_the_later_one_stays_known(tmp_path: P
 
 def test_weights_that_were_put_there_by_hand_are_kept_before_they_are_replaced(tmp_path: Path) -> None:
     versions = versions_of(tmp_path)
-    versions.install(candidate(tmp_path, b"better"), FIGURES, sha256_of(versions.model))
+    versions.install(candidate(tmp_path, b"better"), FIGURES, file_sha256(versions.model))
     versions.model.write_bytes(b"by hand")
     assert versions.in_use() is None
     versions.restore(1)
@@ -74,7 +75,7 @@ def test_weights_that_were_put_there_by_hand_are_kept_before_they_are_replaced(t
 
 def test_a_model_that_changed_since_the_comparison_is_left_alone(tmp_path: Path) -> None:
     versions = versions_of(tmp_path)
-    before = sha256_of(versions.model)
+    before = file_sha256(versions.model)
     versions.model.write_bytes(b"restored meanwhile")
     with pytest.raises(TrainingError, match="was replaced while the candidate was trained"):
         versions.install(candidate(tmp_path, b"better"), FIGURES, before)
@@ -84,14 +85,14 @@ def test_a_model_that_changed_since_the_comparison_is_left_alone(tmp_path: Path)
 def test_torchscript_of_the_earlier_model_is_put_away(tmp_path: Path) -> None:
     versions = versions_of(tmp_path)
     versions.model.with_suffix(".ts").write_bytes(b"script")
-    versions.install(candidate(tmp_path, b"better"), FIGURES, sha256_of(versions.model))
+    versions.install(candidate(tmp_path, b"better"), FIGURES, file_sha256(versions.model))
     assert not versions.model.with_suffix(".ts").exists()
     assert [one.read_bytes() for one in versions.folder.glob("*.ts")] == [b"script"]
 
 
 def test_a_damaged_version_is_not_put_to_use(tmp_path: Path) -> None:
     versions = versions_of(tmp_path)
-    versions.install(candidate(tmp_path, b"better"), FIGURES, sha256_of(versions.model))
+    versions.install(candidate(tmp_path, b"better"), FIGURES, file_sha256(versions.model))
     versions.file_of(versions.listed()[0]).write_bytes(b"ship")
     with pytest.raises(TrainingError, match=r"0001.pt is missing or damaged"):
         versions.restore(1)
@@ -114,23 +115,24 @@ def test_a_full_disk_leaves_the_model_and_the_record(tmp_path: Path, small_disk:
     versions = versions_of(disk, b"shipped" * 5_000)
     large = tmp_path / "large.pt"
     large.write_bytes(b"x" * 150_000)
-    before = sha256_of(versions.model)
+    before = file_sha256(versions.model)
     with pytest.raises(TrainingError, match=r"could not be written \(No space left on device\)"):
         versions.install(large, FIGURES, before)
-    assert sha256_of(versions.model) == before
-    assert all(sha256_of(versions.file_of(one)) == one.sha256 for one in versions.listed())
+    assert file_sha256(versions.model) == before
+    assert all(file_sha256(versions.file_of(one)) == one.sha256 for one in versions.listed())
 
 
 INSTALL_FOR_EVER = """
 import sys
 from pathlib import Path
-from monai_ssl_transfer.label.versions import ModelVersions, sha256_of
+from monai_ssl_transfer.label.versions import ModelVersions
+from monai_ssl_transfer.weights.reading.files import file_sha256
 app = Path(sys.argv[1])
 versions = ModelVersions(app / "model" / "polyps", app / "versions" / "polyps")
 for number in range(10_000):
     file = app / "candidate.pt"
     file.write_bytes(bytes([number % 256]) * 500_000 + str(number).encode())
-    versions.install(file, {"candidate": number}, sha256_of(versions.model))
+    versions.install(file, {"candidate": number}, file_sha256(versions.model))
     print(number, flush=True)
 """
 

@@ -213,11 +213,7 @@ def frames_server(
     label_app: Path, studies_frames: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LabelServer]:
     """A shared server of photographs, over its own copy of the folder."""
-    pytest.importorskip("monailabel", reason="needs the label extra")
-    studies = tmp_path_factory.mktemp("served") / "frames"
-    shutil.copytree(studies_frames, studies)
-    with label_server(label_app, studies) as server:
-        yield server
+    yield from _served(label_app, studies_frames, tmp_path_factory.mktemp("served") / "frames")
 
 
 @pytest.fixture(scope="session")
@@ -225,8 +221,11 @@ def volumes_server(
     label_app: Path, studies_ct: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LabelServer]:
     """A shared server of CT volumes, over its own copy of the folder."""
+    yield from _served(label_app, studies_ct, tmp_path_factory.mktemp("served") / "ct")
+
+
+def _served(app: Path, source: Path, studies: Path) -> Iterator[LabelServer]:
     pytest.importorskip("monailabel", reason="needs the label extra")
-    studies = tmp_path_factory.mktemp("served") / "ct"
-    shutil.copytree(studies_ct, studies)
-    with label_server(label_app, studies) as server:
+    shutil.copytree(source, studies)
+    with label_server(app, studies) as server:
         yield server

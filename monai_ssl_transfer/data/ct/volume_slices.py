@@ -17,6 +17,12 @@ SLICES = 32
 """At most so many of a volume are looked at."""
 
 
+def even_numbers(total: int, count: int = SLICES) -> list[int]:
+    """Numbers of at most ``count`` of ``total`` slices, evenly spaced, the first and the last among them."""
+    found: list[int] = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
+    return found
+
+
 def even_slices(path: str | Path, channels: str = "windows", count: int = SLICES) -> list[dict[str, Any]]:
     """Read slices of a CT volume, evenly spaced from the lowest to the highest.
 
@@ -34,7 +40,6 @@ def even_slices(path: str | Path, channels: str = "windows", count: int = SLICES
     """
     volume = read_nifti_ct(path)
     last = len(volume.hu) - 1
-    numbers = np.unique(np.linspace(0, last, min(count, last + 1)).round().astype(int))
     offsets = (-1, 0, 1) if channels == "neighbours" else (0,)
     return [
         {
@@ -43,7 +48,7 @@ def even_slices(path: str | Path, channels: str = "windows", count: int = SLICES
             "position": float(volume.positions[number]),
             "spacing": torch.tensor(volume.spacing),
         }
-        for number in numbers.tolist()
+        for number in even_numbers(len(volume.hu), count)
     ]
 
 

@@ -122,8 +122,7 @@ def frames_to_evaluate(cases: Sequence[Case], run_dir: str | Path, part: str = "
             "set of the run, or evaluate the part 'all' of another one."
         )
     for one in PARTS:
-        groups = recorded[f"{one}_groups"]  # empty in records of older versions
-        for name, group in zip(recorded[one] if groups else [], groups, strict=False):
+        for name, group in zip(recorded[one], recorded[f"{one}_groups"], strict=False):  # older records have no groups
             if name in by_name:
                 by_name[name] = {**by_name[name], "group": group}
     train = [by_name[name] for name in recorded["train"] if name in by_name]

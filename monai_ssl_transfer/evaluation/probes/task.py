@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_ssl_transfer.engines.bundle_settings import ids_of, unknown_setting
 from monai_ssl_transfer.errors import DataError
-from monai_ssl_transfer.installation import project_folder
+from monai_ssl_transfer.installation import find_overlay, project_folder
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -152,7 +152,6 @@ def refuse_unknown_settings(task: TaskSource) -> None:
 
 
 def _overlay(file: Path) -> Path:
-    for place in (Path(file), project_folder() / file):
-        if place.is_file():
-            return place
+    if found := find_overlay(file):
+        return found
     raise DataError(f"there is no configuration file {file}: correct --config.")
