@@ -8,7 +8,8 @@ One process, one thread for each side, the sides in turn in every round, on the 
 Compared are the seconds of processor time, which other programs on the machine lengthen less than those of the clock.
 All get the same normalised embeddings, and the time to build faiss's index is not counted; the last row is ours when it
 also normalises a bank that is not. Memory is the highest resident size during the search, less that before it (Linux);
-the bank itself is not in it, faiss's copy of the bank is.
+the bank itself is not in it, faiss's copy of the bank is. Ours multiplies by numpy's OpenBLAS, which here (an AMD EPYC)
+was 5 to 7 % faster than torch's product of the same tiles.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import faiss
 import torch

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from monai_ssl_transfer.errors import DataError
 
-_TILE = 4096  # rows of the bank, and
-_BLOCK = 512  # queries, whose similarities are held at once: 8 MiB, which a processor's cache holds
+_TILE = 2048  # rows of the bank, and
+_BLOCK = 1024  # queries, whose similarities are held at once: 8 MiB, which a processor's cache holds
 _RUN = 64  # neighbouring similarities that are judged by their largest first
+_RARE = 1000  # where fewer than one in so many is worth a look
 
 
 def nearest(
@@ -21,7 +23,7 @@ def nearest(
     query_groups: Tensor | None = None,
     cosine: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The most similar rows of a bank for every query, exactly, never more than 512 x 4,096 similarities at once.
+    """The most similar rows of a bank for every query, exactly, never more than 1,024 x 2,048 similarities at once.
 
     The bank is read once, tile by tile (it may be a memory-mapped file), and is never copied as a whole. On a
     processor a tile's similarities are compared with what each query has found so far, and only the few that are
@@ -58,7 +60,7 @@ def nearest(
         groups = None if bank_groups is None else bank_groups[start : start + _TILE]
         for part, neighbours in zip(parts, found, strict=True):
             similarity = scores[: len(part) * len(tile)].view(len(part), len(tile))
-            neighbours.add(torch.mm(part, tile.T, out=similarity), groups, start)
+            neighbours.add(_product(part, tile, similarity), groups, start)
     results = [one.result() for one in found]
     return torch.cat([best for best, _ in results]), torch.cat([place for _, place in results])
 
@@ -84,6 +86,14 @@ def weighted_vote(similarity: Tensor, targets: Tensor, classes: int, temperature
     if targets.ndim == 3:
         return torch.einsum("qk,qkc->qc", weight, targets)
     return torch.zeros(len(weight), classes, device=weight.device).scatter_add_(1, targets, weight)
+
+
+def _product(queries: Tensor, tile: Tensor, out: Tensor) -> Tensor:
+    """Inner products (queries, rows) into ``out``; by numpy's OpenBLAS on a processor: `benchmarks/knn.py` says why."""
+    if queries.is_cuda:
+        return torch.mm(queries, tile.T, out=out)
+    numpy.matmul(queries.numpy(), tile.numpy().T, out=out.numpy())
+    return out
 
 
 def _check(bank: Tensor, queries: Tensor, count: int, bank_groups: Tensor | None, query_groups: Tensor | None) -> None:
@@ -121,6 +131,7 @@ class _Neighbours:
         self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, similarities, rows of the bank
         self.waiting_counts = torch.zeros(queries, dtype=torch.int64)
         self.patience = max(2 * count, _RUN)
+        self.rare = False
 
     def add(self, found: Tensor, groups: Tensor | None, start: int) -> None:
         """Take in the similarities (queries, rows) of a tile that starts at row ``start`` of the bank."""
@@ -144,16 +155,20 @@ class _Neighbours:
 
     def _hits(self, found: Tensor) -> tuple[Tensor, Tensor] | None:
         """Queries and columns of what is larger than the limit; None where that is a good part of everything."""
-        limit = self.limit[:, None]
-        if found.shape[1] % _RUN == 0:
-            runs = found.view(len(found), -1, _RUN)
-            which = (runs.amax(dim=2) > limit).nonzero()
-            if len(which) * _RUN < found.numel() // 8:
-                query, run = which.unbind(dim=1)
-                inside = (runs[query, run] > limit[query]).nonzero()
-                return query[inside[:, 0]], run[inside[:, 0]] * _RUN + inside[:, 1]
-        inside = (found > limit).nonzero()
-        return None if len(inside) > found.numel() // 8 else (inside[:, 0], inside[:, 1])
+        values, limit, width = found.numpy(), self.limit.numpy()[:, None], found.shape[1]
+        if self.rare and width % _RUN == 0:
+            runs = values.reshape(-1, _RUN)
+            places = (found.view(len(found), -1, _RUN).amax(dim=2).numpy() > limit).ravel().nonzero()[0]
+            inside = runs[places] > limit[places // (width // _RUN)]
+            run, column = inside.nonzero()
+            larger = places[run] * _RUN + column
+        else:
+            larger = (values > limit).ravel().nonzero()[0]
+        self.rare = len(larger) * _RARE < values.size
+        if len(larger) * 8 > values.size:
+            return None
+        query, column = numpy.divmod(larger, width)
+        return torch.from_numpy(query), torch.from_numpy(column)
 
     def _settle(self) -> None:
         """Merge what waits: every query's finds are put into a row of its own, filled up with -inf."""
