@@ -25,7 +25,7 @@ _ROOMS = {
     PHOTOGRAPH: (photograph_noise, photograph_blur, photograph_light, photograph_files, photograph_scene),
     CT: (ct_noise, ct_resolution, ct_values, ct_artefacts),
 }
-_EVERYWHERE = ("jpeg", "down_sampling")
+_EVERYWHERE = ("jpeg", "down_sampling", "rician_noise")
 _LEAST, _MOST = -1024, 3071
 _PADDING = -1100
 _FIELD = 380.0

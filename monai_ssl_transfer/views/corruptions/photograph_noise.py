@@ -31,6 +31,24 @@ def speckle_noise(frame: np.ndarray, random: np.random.Generator, sigma: float) 
     return _with_grain(frame, lambda x: random_noise(x, "speckle", rng=random, clip=False, var=sigma**2))
 
 
+def rician_noise(frame: np.ndarray, random: np.random.Generator, sigma: float) -> np.ndarray:
+    """Noise of an MR magnitude picture: sqrt((value + n1)^2 + n2^2), so that black air becomes grey.
+
+    A magnitude picture has one value per pixel, so that all colours get the same n1 and n2.
+
+    Args:
+        frame: (H, W, 3) float32 from 0 to 1.
+        random: numbers of this image.
+        sigma: SD of n1 and n2 as share of the range.
+    """
+
+    def noisy(scene: np.ndarray) -> np.ndarray:
+        real, imaginary = sigma * random.standard_normal((2, *scene.shape[:2], 1))
+        return np.hypot(scene + real, imaginary)
+
+    return _with_grain(frame, noisy)
+
+
 def _with_grain(frame: np.ndarray, noisy: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     small = np.clip(resized(frame, grain_size(frame.shape)), 0, 1)
     noise = (noisy(small) - small).astype(np.float32)

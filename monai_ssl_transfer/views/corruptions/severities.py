@@ -64,6 +64,7 @@ _PHOTOGRAPHS = (
         "poisson_noise", PHOTOGRAPH, "photons at full brightness", (500.0, 200.0, 90.0, 45.0, 25.0), "[own]; 25 of IN-C"
     ),
     _row("speckle_noise", PHOTOGRAPH, "SD, share of the pixel's value", (0.06, 0.1, 0.15, 0.2, 0.35), "[IN-C] from 3"),
+    _row("rician_noise", PHOTOGRAPH, "SD, share of the range; MR", (0.02, 0.04, 0.06, 0.09, 0.13), "[own]"),
     _row("gaussian_blur", PHOTOGRAPH, "SD, px at 512", (1.0, 2.0, 3.0, 4.0, 6.0), "[IN-C] (there at 224)"),
     _row("motion_blur", PHOTOGRAPH, "length, px at 512", (8.0, 14.0, 22.0, 32.0, 44.0), "[own]"),
     _row("defocus_blur", PHOTOGRAPH, "radius, px at 512", (3.0, 4.0, 6.0, 8.0, 10.0), "[IN-C] (there at 224)"),

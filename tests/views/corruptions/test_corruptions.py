@@ -47,7 +47,7 @@ def test_a_photograph_keeps_shape_type_and_border_and_loses_more_with_severity(f
     assert (np.diff(losses) > 0).all()
     border = lit_part(frame.astype(np.float32) / 255) == 0
     assert border.mean() > 0.05
-    if name not in ("jpeg", "down_sampling"):
+    if name not in ("jpeg", "down_sampling", "rician_noise"):
         assert (found[-1][border] == frame[border]).all()
 
 
@@ -102,6 +102,17 @@ def test_hu_shift_is_exact(severity: int, identity: str) -> None:
     moved = corrupt_ct(inside, "hu_shift", severity, identity) - inside
     assert np.unique(moved).size == 1
     assert abs(float(moved[0, 0, 0])) == corruption(CT, "hu_shift").at(severity)[0]
+
+
+def test_rician_noise_is_that_of_a_magnitude_picture() -> None:
+    dark, bright = np.zeros((512, 512, 3), np.float32), np.full((512, 512, 3), 0.6, np.float32)
+    sigma = corruption(PHOTOGRAPH, "rician_noise").at(3)[0]
+    air, tissue = (corrupt_photograph(one, "rician_noise", 3, "a") for one in (dark, bright))
+    assert air.mean() == pytest.approx(sigma * np.sqrt(np.pi / 2), rel=0.02)  # Rayleigh
+    assert air.std() == pytest.approx(sigma * np.sqrt(2 - np.pi / 2), rel=0.02)
+    assert tissue.mean() == pytest.approx(0.6 + sigma**2 / 1.2, abs=0.001)
+    assert tissue.std() == pytest.approx(sigma, rel=0.02)
+    assert (tissue == tissue[..., :1]).all()
 
 
 @pytest.mark.parametrize("side", [64, 65])
