@@ -8,6 +8,8 @@ LABEL  := .venv-label
 LABEL_READY := $(LABEL)/.ready
 # one thread per process: OpenMP threads that share cores with other processes wait for each other, up to ten times as long
 export OMP_NUM_THREADS ?= 1
+# container images set it: each process would then compile torch and MONAI anew (more than twice the time of a start)
+export PYTHONDONTWRITEBYTECODE :=
 # test processes of one thread each
 PROCESSES ?= 2
 
