@@ -58,9 +58,9 @@ def add_robustness(commands: Commands) -> None:
     robustness.add_argument("--seed", type=int, default=0, help="of the corruptions")
     robustness.set_defaults(run=_robustness)
     sheet = commands.add_parser("corruptions", help="the table of corruptions, or a contact sheet of them")
-    sheet.add_argument("--domain", choices=("photograph", "ct"), required=True)
+    sheet.add_argument("--domain", choices=("photograph", "ct", "mr"), required=True)
     sheet.add_argument("--out", type=Path, default=None, metavar="PICTURE", help="write a contact sheet")
-    own = "photographs, or NIfTI volumes of CT, for the sheet (default: generated ones)"
+    own = "photographs, or NIfTI volumes of CT or MR, for the sheet (default: generated ones)"
     sheet.add_argument("--images", type=Path, nargs="+", default=[], metavar="FILE", help=own)
     sheet.add_argument("--corruptions", nargs="+", default=[], metavar="NAME", help="default: all of the domain")
     sheet.set_defaults(run=_corruptions)

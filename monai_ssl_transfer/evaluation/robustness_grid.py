@@ -23,7 +23,7 @@ from monai_ssl_transfer.engines.records.run_config import CONFIG_FILE
 from monai_ssl_transfer.errors import DataError, user_error_of
 from monai_ssl_transfer.evaluation.robustness import CLEAN, JudgedCase, RobustnessResult, judge_grid
 from monai_ssl_transfer.installation import project_folder
-from monai_ssl_transfer.views.corruptions import CORRUPTIONS, CT, PHOTOGRAPH, SEVERITIES
+from monai_ssl_transfer.views.corruptions import CORRUPTIONS, CT, MR, PHOTOGRAPH, SEVERITIES
 from monai_ssl_transfer.views.corruptions.severities import corruption
 
 Cell = tuple[str, int]
@@ -128,7 +128,7 @@ class _Grid:
 
     @property
     def domain(self) -> str:
-        return PHOTOGRAPH if self.kind == "photographs" else CT
+        return {"photographs": PHOTOGRAPH, "mr_volumes": MR}.get(self.kind, CT)
 
     def _cells(self) -> list[Cell]:
         usual = [
@@ -226,12 +226,7 @@ def _data_kind(config: str) -> str:
     if "labelled_cases.cases_to_evaluate" in config:
         return "ct_volumes"
     if "volumes.cases.volumes_to_evaluate" in config:
-        if re.search(r'"channels": "(z_score|percentile)"', config):
-            raise DataError(
-                "the run has volumes without HU (channels z_score or percentile) and the corruptions of scans are in "
-                "HU: give a run on CT."
-            )
-        return "ct_volumes"
+        return "mr_volumes" if re.search(r'"channels": "(z_score|percentile)"', config) else "ct_volumes"
     raise DataError("this bundle has no validation of a task: give one of the task bundles with --bundle.")
 
 

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_ssl_transfer.data.phantoms.volume_layouts import write_brats_layout, write_msd_layout
 from monai_ssl_transfer.engines.records.run_config import config_text
-from monai_ssl_transfer.errors import DataError, UserError, WeightsError, user_error_of
+from monai_ssl_transfer.errors import UserError, WeightsError, user_error_of
 from monai_ssl_transfer.evaluation.robustness_grid import GridOptions, run_grid
 from monai_ssl_transfer.export.bundle import ExportOptions, export_bundle
 from monai_ssl_transfer.networks.encoders import build_encoder
@@ -152,8 +152,9 @@ def test_train_evaluate_inference(task: str, tmp_path: Path) -> None:
     folder = export_bundle(VOLUMES, run, tmp_path / "out", ExportOptions())
     exported = json.loads((folder / "configs" / "inference.json").read_text())
     assert exported["class_labels"] == kept["class_labels"] and exported["out_channels"] == len(outputs)
-    with pytest.raises(DataError, match="volumes without HU"):
-        run_grid(GridOptions(VOLUMES, run, (data,), tmp_path / "grid"))
+    grid = run_grid(GridOptions(VOLUMES, run, (data,), tmp_path / "grid", ("rician_noise",), (5,)))
+    assert {(one.corruption, one.severity) for one in grid.cells} == {("rician_noise", 5)}
+    assert grid.clean.value == pytest.approx(np.mean([float(row["dice"]) for row in rows]), abs=1e-5)
 
 
 def test_encoder_of_hu_windows_is_refused_for_mr(tmp_path: Path) -> None:

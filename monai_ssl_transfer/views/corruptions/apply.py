@@ -12,6 +12,7 @@ from monai_ssl_transfer.views.corruptions import (
     ct_noise,
     ct_resolution,
     ct_values,
+    mr_magnitude,
     photograph_blur,
     photograph_files,
     photograph_light,
@@ -19,16 +20,18 @@ from monai_ssl_transfer.views.corruptions import (
     photograph_scene,
 )
 from monai_ssl_transfer.views.corruptions.fields import lit_part, random_stream
-from monai_ssl_transfer.views.corruptions.severities import CT, PHOTOGRAPH, corruption
+from monai_ssl_transfer.views.corruptions.severities import CT, MR, PHOTOGRAPH, corruption
 
 _ROOMS = {
     PHOTOGRAPH: (photograph_noise, photograph_blur, photograph_light, photograph_files, photograph_scene),
     CT: (ct_noise, ct_resolution, ct_values, ct_artefacts),
+    MR: (mr_magnitude, ct_resolution),
 }
 _EVERYWHERE = ("jpeg", "down_sampling", "rician_noise")
 _LEAST, _MOST = -1024, 3071
 _PADDING = -1100
 _FIELD = 380.0
+_TOP = 99.5
 
 
 def corrupt_photograph(frame: np.ndarray, name: str, severity: int, identity: str, seed: int = 0) -> np.ndarray:
@@ -100,6 +103,51 @@ def corrupt_ct(
     found = _function(CT, name)(scene, random_stream(seed, name, identity), (between, rows, columns), *values)
     found = np.where(padding, given, np.clip(found, _LEAST, _MOST))
     return (found if np.issubdtype(volume.dtype, np.floating) else np.rint(found)).astype(volume.dtype)
+
+
+def corrupt_mr(
+    volume: np.ndarray,
+    name: str,
+    severity: int,
+    identity: str,
+    spacing: Sequence[float] | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Corrupt a magnitude volume of one modality; voxels keep their places, so that masks stay valid.
+
+    Its range goes from 0 to the percentile 99.5 of the voxels that are not zero. Zeros stay zero: they are what was cut
+    away after the scan (the skull), and the bundles' z_score and percentile leave them out.
+
+    Args:
+        volume: (Z, R, C) of any number type, unscaled.
+        name: of a corruption of MR, as in `severities.CORRUPTIONS`.
+        severity: 1 to 5; 0 returns the volume itself.
+        identity: the scan's and modality's own name: with `name` and `seed` it decides all random numbers.
+        spacing: of slices, rows and columns in mm, 0 where it is not known.
+        seed: of the whole grid.
+
+    Returns:
+        Same shape and type; itself where every voxel is zero.
+
+    Raises:
+        DataError: unknown corruption or severity, a wrong shape, or a single slice where neighbours are needed.
+    """
+    row = corruption(MR, name)
+    if volume.ndim != 3:
+        raise DataError(f"{identity} has the shape {volume.shape} where (slices, rows, columns) is needed.")
+    inside = volume != 0
+    if severity == 0 or not inside.any():
+        return volume
+    values = row.at(severity)
+    given = volume.astype(np.float32)
+    top = float(np.percentile(np.abs(given[inside]), _TOP))
+    steps = (0.0, 0.0, 0.0) if spacing is None else tuple(float(one) for one in spacing)
+    found = _function(MR, name)(given / top, random_stream(seed, name, identity), steps, *values) * top
+    found = np.where(inside, found, 0)
+    if np.issubdtype(volume.dtype, np.floating):
+        return found.astype(volume.dtype)
+    limits = np.iinfo(volume.dtype)
+    return np.clip(np.rint(found), limits.min, limits.max).astype(volume.dtype)
 
 
 def _function(domain: str, name: str) -> Callable[..., np.ndarray]:

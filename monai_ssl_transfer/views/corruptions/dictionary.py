@@ -13,16 +13,17 @@ from monai.transforms import Compose, MapTransform
 from torch import Tensor
 
 from monai_ssl_transfer.errors import DataError
-from monai_ssl_transfer.views.corruptions.apply import corrupt_ct, corrupt_photograph
-from monai_ssl_transfer.views.corruptions.severities import PHOTOGRAPH, corruption
+from monai_ssl_transfer.views.corruptions.apply import corrupt_ct, corrupt_mr, corrupt_photograph
+from monai_ssl_transfer.views.corruptions.severities import MR, PHOTOGRAPH, corruption
 
 
 class Corruptiond(MapTransform):
     """Corrupt images of a case as they were read; the same case gives the same image in any order and process.
 
     Args:
-        keys: items with (3, H, W) uint8 photographs; with (1, R, C, Z) volumes or (C, H, W) adjacent slices in HU.
-        domain: "photograph" or "ct".
+        keys: items with (3, H, W) uint8 photographs; with (1, R, C, Z) volumes or (C, H, W) adjacent slices in HU; with
+            (modalities, R, C, Z) MR volumes, not yet scaled.
+        domain: "photograph", "ct" or "mr".
         corruption: name of a row of `severities.CORRUPTIONS`.
         severity: 1 to 5; 0 leaves the image as it is.
         identity: items whose values together name the image, such as "name"; paths differ between machines.
@@ -62,7 +63,7 @@ class Corruptiond(MapTransform):
             raise DataError(f"a case has no item '{lacking[0]}' that names its image: set 'identity' of Corruptiond.")
         name = "\0".join(_text(case[one]) for one in self.identity)
         for key in self.key_iterator(case):
-            change = self._photograph if self.domain == PHOTOGRAPH else self._scan
+            change = {PHOTOGRAPH: self._photograph, MR: self._modalities}.get(self.domain, self._scan)
             case[key] = change(case[key], name, case)
         return case
 
@@ -82,6 +83,17 @@ class Corruptiond(MapTransform):
             raise DataError(f"{name} has the shape {array.shape}: give (1, rows, columns, slices) or (C, H, W) of CT.")
         found = corrupt_ct(slices, self.name, self.severity, name, spacing, self.seed)
         return _like(image, found if array.ndim == 3 else found.transpose(1, 2, 0)[None])
+
+    def _modalities(self, image: Any, name: str, case: Mapping[Hashable, Any]) -> Tensor:
+        array = torch.as_tensor(image).numpy()
+        if array.ndim != 4:
+            raise DataError(f"{name} has the shape {array.shape}: give (modalities, rows, columns, slices) of MR.")
+        spacing = _volume_spacing(image)
+        found = [
+            corrupt_mr(one.transpose(2, 0, 1), self.name, self.severity, f"{name}\0{number}", spacing, self.seed)
+            for number, one in enumerate(array)
+        ]
+        return _like(image, np.stack(found).transpose(0, 2, 3, 1))
 
 
 def corrupt_after(preprocessing: Compose, loaded_by: str | None, transform: Corruptiond) -> Compose:

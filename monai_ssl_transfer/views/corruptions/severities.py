@@ -18,6 +18,7 @@ from monai_ssl_transfer.errors import DataError
 
 PHOTOGRAPH = "photograph"
 CT = "ct"
+MR = "mr"
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -27,7 +28,7 @@ class Corruption:
 
     Args:
         name: unique within its domain.
-        domain: "photograph" or "ct".
+        domain: "photograph", "ct" or "mr".
         parameters: names of the numbers of a severity, with their units.
         values: one tuple of numbers per severity from 1 to 5.
         source: where the numbers come from.
@@ -106,7 +107,18 @@ _CT = (
     _row("slice_thickness", CT, "profile added, mm", (3.0, 5.0, 8.0, 12.0, 20.0), "[own]", volumes_only=True),
 )
 
-CORRUPTIONS = {domain: {one.name: one for one in rows} for domain, rows in ((PHOTOGRAPH, _PHOTOGRAPHS), (CT, _CT))}
+_MR = (
+    _row("rician_noise", MR, "SD, share of the range", (0.02, 0.04, 0.06, 0.09, 0.13), "[own]"),
+    _row("bias_field", MR, "logarithm of the largest gain", (0.1, 0.2, 0.35, 0.5, 0.7), "[own]"),
+    _row("gamma", MR, "exponent or its inverse", (1.15, 1.3, 1.5, 1.8, 2.1), "[own]"),
+    _row("blur", MR, "SD, px at 512", (0.7, 1.1, 1.6, 2.3, 3.2), "[own]"),
+    _row("down_sampling", MR, "share of rows and columns", (0.75, 0.6, 0.5, 0.35, 0.25), "[own]"),
+    _row("slice_thickness", MR, "profile added, mm", (3.0, 5.0, 8.0, 12.0, 20.0), "[own]", volumes_only=True),
+)
+
+CORRUPTIONS = {
+    domain: {one.name: one for one in rows} for domain, rows in ((PHOTOGRAPH, _PHOTOGRAPHS), (CT, _CT), (MR, _MR))
+}
 """Rows by domain and name, in the order in which they are shown."""
 
 

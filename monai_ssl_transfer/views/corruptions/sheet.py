@@ -15,11 +15,13 @@ from monai_ssl_transfer.data.phantoms.endoscopy_findings import find_scene
 from monai_ssl_transfer.data.phantoms.endoscopy_picture import draw_processor, photograph
 from monai_ssl_transfer.data.phantoms.endoscopy_views import scene_with_lesion
 from monai_ssl_transfer.errors import DataError
-from monai_ssl_transfer.views.corruptions.apply import corrupt_ct, corrupt_photograph
-from monai_ssl_transfer.views.corruptions.severities import CORRUPTIONS, PHOTOGRAPH
+from monai_ssl_transfer.views.corruptions.apply import corrupt_ct, corrupt_mr, corrupt_photograph
+from monai_ssl_transfer.views.corruptions.severities import CORRUPTIONS, MR, PHOTOGRAPH
 
 _SHOWN = (1, 3, 5)
 _WINDOW = (-160.0, 240.0)
+_MR_OF_HU = ((-1000, -600, -120, -60, 20, 120, 300, 1500), (2, 10, 900, 850, 420, 650, 120, 40))
+"""Brightness of a generated MR from the HU of a generated CT: bright fat, dark bone, dark air."""
 _SIDE = 300
 _TITLE = 26
 _BORDER = "octagon"
@@ -29,9 +31,9 @@ def write_sheet(domain: str, out: Path, sources: Sequence[Path] = (), names: Seq
     """Write a contact sheet of one domain.
 
     Args:
-        domain: "photograph" or "ct".
+        domain: "photograph", "ct" or "mr".
         out: the picture to write, PNG or JPEG.
-        sources: photographs, or NIfTI volumes of CT; a generated one where none is given. They are shown in turn.
+        sources: photographs, or NIfTI volumes of CT or MR; a generated one where none is given. They are shown in turn.
         names: corruptions; all of the domain by default.
 
     Raises:
@@ -39,14 +41,15 @@ def write_sheet(domain: str, out: Path, sources: Sequence[Path] = (), names: Seq
     """
     if domain not in CORRUPTIONS:
         raise DataError(f"there are no corruptions of '{domain}': choose one of {', '.join(CORRUPTIONS)}.")
-    scenes = _photographs(sources) if domain == PHOTOGRAPH else _scans(sources)
+    scenes = _photographs(sources) if domain == PHOTOGRAPH else _scans(sources, domain)
     rows = []
     for number, name in enumerate(names or CORRUPTIONS[domain]):
         identity, image, spacing = scenes[number % len(scenes)]
         if domain == PHOTOGRAPH:
             tiles = [corrupt_photograph(image, name, severity, identity) for severity in (0, *_SHOWN)]
         else:
-            tiles = [_shown(corrupt_ct(image, name, severity, identity, spacing)) for severity in (0, *_SHOWN)]
+            corrupt, window = (corrupt_mr, _range_of(image)) if domain == MR else (corrupt_ct, _WINDOW)
+            tiles = [_shown(corrupt(image, name, severity, identity, spacing), window) for severity in (0, *_SHOWN)]
         rows.append(_titled(name, np.concatenate([_tile(one) for one in tiles], axis=1)))
     height = max(row.shape[0] for row in rows)
     half = -(-len(rows) // 2)
@@ -75,14 +78,15 @@ def generated_photograph(seed: int, rows: int) -> np.ndarray:
     return photograph(scene, scene.view, draw_processor(rng, _BORDER), rng, rows, rows * 5 // 4, shake=0.0).image
 
 
-def _scans(sources: Sequence[Path]) -> list[tuple[str, np.ndarray, tuple[float, float, float]]]:
+def _scans(sources: Sequence[Path], domain: str) -> list[tuple[str, np.ndarray, tuple[float, float, float]]]:
     """Five slices around the middle, (Z, R, C), rows to posterior."""
     if sources:
         return [_nifti(file) for file in sources]
     found = []
     for seed, region in ((4, "abdomen"), (7, "abdomen")):
         one = make_ct_phantom(seed, PhantomOptions(size=384, slices=7, region=region, noise=(6.0, 9.0)))
-        found.append((f"phantom {seed}", one.hu, (one.slice_spacing, *one.spacing)))
+        values = np.interp(one.hu, *_MR_OF_HU).astype(np.float32) if domain == MR else one.hu
+        found.append((f"phantom {seed}", values, (one.slice_spacing, *one.spacing)))
     return found
 
 
@@ -96,8 +100,12 @@ def _nifti(file: Path) -> tuple[str, np.ndarray, tuple[float, float, float]]:
     return file.name, slices[max(0, middle - 3) : middle + 4], (between, rows, columns)
 
 
-def _shown(volume: np.ndarray) -> np.ndarray:
-    low, high = _WINDOW
+def _range_of(volume: np.ndarray) -> tuple[float, float]:
+    return 0.0, float(np.percentile(volume[volume != 0], 99.5)) if volume.any() else 1.0
+
+
+def _shown(volume: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    low, high = window
     grey = np.clip((volume[len(volume) // 2].astype(np.float32) - low) / (high - low), 0, 1)
     return np.repeat(np.rint(grey * 255).astype(np.uint8)[..., None], 3, axis=2)
 

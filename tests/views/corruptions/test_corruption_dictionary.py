@@ -22,16 +22,16 @@ BUNDLES = sorted(
     for path in ROOT.glob("bundles/*/configs/evaluate.json")
     if "keep_evaluation" in path.read_text()
 )
-PLACES = {"photographs": "LoadFramed", "ct_volumes": "Orientationd", "ct_slices": None}
+PLACES = {"photographs": "LoadFramed", "ct_volumes": "Orientationd", "mr_volumes": "Orientationd", "ct_slices": None}
 
 
-def overlay_of(bundle: str) -> str:
+def overlays_of(bundle: str) -> tuple[str, ...]:
     special = {
-        "ct_liver_segmentation": "ct_volumes",
-        "ct_body_region_classification": "ct_slices",
-        "volume_segmentation": "ct_volumes",
+        "ct_liver_segmentation": ("ct_volumes",),
+        "ct_body_region_classification": ("ct_slices",),
+        "volume_segmentation": ("ct_volumes", "mr_volumes"),
     }
-    return special.get(bundle, "photographs")
+    return special.get(bundle, ("photographs",))
 
 
 def frames(count: int) -> list[dict]:
@@ -65,6 +65,16 @@ def test_a_volume_keeps_its_affine_and_uses_its_spacing() -> None:
     assert 0 < float(found[0, 0, 0, 3]) < float(found[0, 0, 0, 4]) < 100
 
 
+def test_modalities_of_an_mr_volume_are_disturbed_apart() -> None:
+    transform = Corruptiond("image", "mr", "rician_noise", 3, identity=["case"])
+    case = {"image": MetaTensor(torch.full((2, 8, 9, 4), 500.0)), "case": "7"}
+    found = transform(case)["image"]
+    assert found.shape == (2, 8, 9, 4) and isinstance(found, MetaTensor)
+    assert torch.equal(found, transform(case)["image"]) and not torch.equal(found[0], found[1])
+    with pytest.raises(DataError, match="modalities, rows, columns, slices"):
+        transform({"image": torch.zeros(8, 9, 4), "case": "7"})
+
+
 def test_slices_of_a_store_are_known_by_series_and_number() -> None:
     transform = Corruptiond("image", "ct", "quantum_noise", 3, identity=["series", "index"])
     case = {"image": torch.zeros(3, 16, 16, dtype=torch.int16), "series": "s", "index": 4, "spacing": torch.ones(2)}
@@ -73,10 +83,9 @@ def test_slices_of_a_store_are_known_by_series_and_number() -> None:
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
-def test_every_task_bundle_takes_its_overlay(bundle: str) -> None:
+@pytest.mark.parametrize(("bundle", "kind"), [(one, kind) for one in BUNDLES for kind in overlays_of(one)])
+def test_every_task_bundle_takes_its_overlay(bundle: str, kind: str) -> None:
     """The corruption comes right after the image is read, and all other transforms stay in their order."""
-    kind = overlay_of(bundle)
     parser = ConfigParser()
     configs = ROOT / "bundles" / bundle / "configs"
     overlay = ROOT / "configs" / "robustness" / f"{kind}.json"

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from monai_ssl_transfer.data.phantoms.ct_scan import PhantomOptions, make_ct_phantom
 from monai_ssl_transfer.errors import DataError
-from monai_ssl_transfer.views.corruptions import CORRUPTIONS, SEVERITIES, corrupt_ct, corrupt_photograph
+from monai_ssl_transfer.views.corruptions import CORRUPTIONS, SEVERITIES, corrupt_ct, corrupt_mr, corrupt_photograph
 from monai_ssl_transfer.views.corruptions.ct_noise import noise_level, quantum_noise
 from monai_ssl_transfer.views.corruptions.ct_resolution import _box
 from monai_ssl_transfer.views.corruptions.fields import lit_part, random_stream
-from monai_ssl_transfer.views.corruptions.severities import CT, PHOTOGRAPH, Corruption, corruption, markdown_table
+from monai_ssl_transfer.views.corruptions.severities import CT, MR, PHOTOGRAPH, Corruption, corruption, markdown_table
 from monai_ssl_transfer.views.corruptions.sheet import generated_photograph
 
 PHOTOGRAPHS, SCANS = list(CORRUPTIONS[PHOTOGRAPH]), list(CORRUPTIONS[CT])
@@ -115,6 +115,33 @@ def test_rician_noise_is_that_of_a_magnitude_picture() -> None:
     assert (tissue == tissue[..., :1]).all()
 
 
+@pytest.mark.parametrize("name", list(CORRUPTIONS[MR]))
+def test_an_mr_volume_keeps_shape_type_and_zeros_and_loses_more_with_severity(name: str) -> None:
+    scan = np.random.default_rng(0).integers(1, 900, (6, 40, 36)).astype(np.int16)
+    scan[:, :, 20:] += 900
+    scan = scan.repeat(8, 1).repeat(8, 2) if name == "blur" else scan  # 0.7 px at 512 are none at 40
+    scan[:, :9] = 0
+    found = [corrupt_mr(scan, name, severity, "a", SPACING) for severity in (*SEVERITIES, 5)]
+    assert all(one.shape == scan.shape and one.dtype == np.int16 and not one[:, :9].any() for one in found)
+    losses = [lost(scan, one) for one in found]
+    assert losses[0] > 0 and (np.diff(losses[:5]) > 0).all()
+    assert (found[4] == found[5]).all()
+    assert corrupt_mr(scan, name, 0, "a") is scan
+    alike = corrupt_mr((scan * np.float32(0.01)), name, 3, "a", SPACING)  # magnitudes have no unit
+    assert np.allclose(alike * 100, corrupt_mr(scan.astype(np.float32), name, 3, "a", SPACING), rtol=1e-3, atol=0.1)
+
+
+def test_rician_noise_of_a_volume_follows_its_distribution() -> None:
+    scan = np.full((4, 100, 100), 1000, np.float32)
+    scan[:2] = 0.001
+    scan[0, 0, 0] = 0
+    found = corrupt_mr(scan, "rician_noise", 3, "a")
+    sigma = 1000 * corruption(MR, "rician_noise").at(3)[0]
+    assert found[0, 0, 0] == 0
+    assert found[:2].mean() == pytest.approx(sigma * np.sqrt(np.pi / 2), rel=0.02)
+    assert found[2:].std() == pytest.approx(sigma, rel=0.02)
+
+
 @pytest.mark.parametrize("side", [64, 65])
 def test_rings_are_symmetric_and_the_same_in_every_slice(side: int) -> None:
     clean = np.zeros((3, side, side), np.float32)
@@ -172,8 +199,8 @@ def test_wrong_requests_end_in_one_sentence(frame: np.ndarray) -> None:
         corrupt_photograph(frame, "smoke", 6, "a")
     with pytest.raises(DataError, match="rows, columns, 3"):
         corrupt_photograph(frame[..., 0], "smoke", 1, "a")
-    with pytest.raises(DataError, match="no corruptions of 'mr'"):
-        markdown_table("mr")
+    with pytest.raises(DataError, match="no corruptions of 'pet'"):
+        markdown_table("pet")
 
 
 def test_the_table_is_whole() -> None:
