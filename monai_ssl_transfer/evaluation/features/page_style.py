@@ -35,7 +35,9 @@ svg.map,svg.heat{width:100%;height:auto;display:block}
 .sheet img.same{border-color:#009E73}.sheet img.other{border-color:#D55E00}
 .sheet .asked{padding-right:.35rem;border-right:2px solid #777}
 .queries{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,34rem),1fr));gap:0 2rem}
-@media(max-width:640px){.row{grid-template-columns:8.4rem 1fr}body{font-size:15px}}
+@media(max-width:640px){.row{grid-template-columns:8.4rem 1fr}body{font-size:15px}
+.answer ul,.caution ul{padding-left:1.1rem}table{font-size:.78rem}th,td{padding:.22rem .35rem}
+th.name,td.name{min-width:3.6rem}td.name:first-child{min-width:6rem}}
 @media print{@page{margin:13mm}body{max-width:none;padding:0;font-size:10pt}nav{display:none}.scroll{overflow:visible}
 table{font-size:7.5pt}h2,h3{break-after:avoid}tr,.row,.sheet{break-inside:avoid}.maps{grid-template-columns:repeat(3,1fr)}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}

@@ -20,6 +20,7 @@ from monai_ssl_transfer.weights.read import existing_path
 
 SCRATCH = "scratch:"
 IMAGE_SIZE = 224
+_POOLINGS = {"token": "class token", "mean": "mean patch token"}
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,16 @@ def read_encoders(
     for one in list(found):
         if one.fed not in have:
             have.add(one.fed)
-            title = f"random {one.settings.encoder_name}"
-            alike = sum(other.name.startswith(title) for other in found)
-            found.append(_random(title + (f" ({alike + 1})" if alike else ""), one.settings, seed))
+            found.append(_random(_random_name(one, found), one.settings, seed))
     return found
+
+
+def _random_name(own: FeatureEncoder, found: Sequence[FeatureEncoder]) -> str:
+    """The architecture, and in what its input or pooling differs from random weights of it that are there already."""
+    alike = [one.fed for one in found if one.random and one.fed[0] == own.fed[0]]
+    words = own.fed[0], own.fed[1], f"{own.fed[2]} pixels", _POOLINGS.get(own.fed[3], own.fed[3])
+    differing = [word for i, word in enumerate(words) if any(other[i] != own.fed[i] for other in alike)]
+    return f"random {own.fed[0]}" + (f" ({', '.join(differing)})" if differing else "")
 
 
 def refuse_missing(given: Sequence[str]) -> None:

@@ -44,6 +44,15 @@ def test_random_weights_come_from_the_seed_alone_and_leave_the_global_state() ->
     assert len(read_encoders(["scratch:resnet18"], False)) == 1  # no second one with random weights is added
 
 
+def test_random_weights_say_what_tells_them_apart(tmp_path: Path) -> None:
+    for pooling in ("mean", "token"):
+        encoder = build_encoder("vit_tiny", image_size=32, pooling=pooling)
+        card = EncoderCard("vit_tiny", channels="rgb", image_size=32, pooling=pooling)
+        save_encoder(encoder, tmp_path / pooling, card)
+    found = read_encoders([str(tmp_path / one / "encoder.safetensors") for one in ("mean", "token")], photographs=True)
+    assert [one.name for one in found] == ["mean", "token", "random vit_tiny", "random vit_tiny (class token)"]
+
+
 def test_names_are_as_short_as_tells_them_apart() -> None:
     given = ["/x/a/run/encoder.safetensors", "/x/b/run/models/model.pt", "scratch:vit_tiny", "/x/b/weights.pth"]
     assert short_names(given) == ["a/run", "b/run", "random vit_tiny", "b/weights.pth"]
