@@ -17,6 +17,7 @@ def _import_study(arguments: argparse.Namespace) -> int:
         title=arguments.title,
         smaller_is_better=arguments.smaller_is_better,
         margins=dict(arguments.margin),
+        primary=arguments.primary,
         overwrite=arguments.overwrite,
     )
     results, declaration = import_study(arguments.file, arguments.out, options)
@@ -54,6 +55,8 @@ def add_study(commands: Commands) -> None:
     brought.add_argument("--smaller-is-better", action="append", default=[], metavar="METRIC", help=small)
     stated = "largest difference that does not matter, stated before the runs; can be repeated"
     brought.add_argument("--margin", action="append", type=_margin, default=[], metavar="METRIC=VALUE", help=stated)
+    tested = "metric that is tested, the others are only shown; can be repeated (default: all are tested)"
+    brought.add_argument("--primary", action="append", default=[], metavar="METRIC", help=tested)
     brought.add_argument("--overwrite", action="store_true", help="replace an earlier import")
     brought.set_defaults(run=_import_study)
     add_plan_and_run(kinds)

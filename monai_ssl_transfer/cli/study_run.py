@@ -38,7 +38,7 @@ def _run(arguments: argparse.Namespace) -> int:
     plan, out = _read(arguments), arguments.out
     workers = executor(arguments.executor, arguments.workers, arguments.address, log_dir=out / "logs")
     if arguments.dry:
-        return _dry(StudyRun(plan, out, workers, _tell))
+        return _dry(StudyRun(plan, out, workers, _tell, any_code=arguments.any_code))
     with only_run(out):
         declare_before_runs(plan, out)
         copy_study_file(plan, out)
@@ -46,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
         logger = _mlflow(plan, arguments)
         for name in remove_unplanned(plan, out):
             _tell(f"{name} is in the folder and not in the plan: it is left out of the results")
-        summary = StudyRun(plan, out, workers, _tell, logger).run()
+        summary = StudyRun(plan, out, workers, _tell, logger, arguments.any_code).run()
         write_plan(plan, out, {})
     print(summary.sentence())
     for name, reason in summary.failed.items():
@@ -151,6 +151,8 @@ def add_plan_and_run(kinds: Commands) -> None:
     _common(run)
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
     run.add_argument("--dry", action="store_true", help="only tell what would be kept and what would be run")
+    kept = "keep what was run by another state of the package's code (default: run it again); the report tells"
+    run.add_argument("--any-code", action="store_true", help=kept)
     tracked = "one run per cell: a server's address, or sqlite:///FILE (extra: study)"
     run.add_argument("--mlflow", default="", metavar="URI", help=tracked)
     run.set_defaults(run=_run)

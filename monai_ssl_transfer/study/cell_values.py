@@ -8,6 +8,9 @@
 | detection | best_iou | map, map_50, map_75, recall, f1 |
 | depth | rmse_mm, mae_mm, median_relative_error | |
 
+Where a probe drew its cases repeatedly, a value is the mean over all draws; of a case's accuracy that is the share of
+draws in which it was right.
+
 A value that is not defined (no surface asked for, a class that nobody has) has no row.
 """  # noqa: E501
 
@@ -26,6 +29,8 @@ from monai_ssl_transfer.errors import DataError
 CELL_FILE = "cell.json"
 JUDGED_FILE = "judged.csv"
 DONE = "done"
+DRAWS = "draws"
+"""Folder of an evaluation with a folder for every draw of a probe."""
 _SETTINGS = frozenset(("tolerance_mm", "score_threshold", "threshold"))
 _SEGMENTATION = ("dice", "iou", "precision", "recall", "hd95", "nsd")
 _DEPTH = ("rmse_mm", "mae_mm", "median_relative_error")
@@ -51,7 +56,7 @@ def values_of(cell_folder: Path) -> list[dict[str, Any]]:
     cell = {key: record["cell"][key] for key in ("study", "task", "initialisation", "protocol", "fraction", "seed")}
     rows = [
         {**cell, "case": case, "group": group, "metric": metric, "value": value}
-        for case, group, metric, value in _values(folder)
+        for case, group, metric, value in _over_draws(folder)
         if math.isfinite(value)
     ]
     if not rows:
@@ -72,6 +77,18 @@ def read_cell(cell_folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is not there or damaged: run the study again, it goes on with this cell.") from error
     return dict(record)
+
+
+def _over_draws(folder: Path) -> list[Value]:
+    """Mean over the draws of a probe: the values of one draw would be luck; a value that one of them lacks has none."""
+    draws = [one for one in sorted((folder / DRAWS).glob("*")) if one.is_dir()]
+    if not draws:
+        return _values(folder)
+    found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for draw in draws:
+        for case, group, metric, value in _values(draw):
+            found[case, group, metric].append(value)
+    return [(*key, sum(values) / len(values)) for key, values in found.items() if len(values) == len(draws)]
 
 
 def _values(folder: Path) -> list[Value]:

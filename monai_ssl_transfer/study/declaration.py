@@ -116,6 +116,8 @@ class Declaration:
         metrics: those of the declared cells.
         cells: declared runs, in the order of the report.
         families: comparisons that are corrected together.
+        shown: comparisons whose differences are shown and not tested, because their metric says much the same of the
+            same runs as one of a family.
         headline: settings (cells of the reference and a metric) for which relative differences and interpolated
             populations are printed.
         interpolations: see `Interpolation`.
@@ -128,6 +130,7 @@ class Declaration:
     metrics: tuple[Metric, ...]
     cells: tuple[DeclaredCell, ...]
     families: tuple[Family, ...]
+    shown: tuple[Comparison, ...] = ()
     headline: tuple[Comparison, ...] = ()
     interpolations: tuple[Interpolation, ...] = ()
     descriptions: Mapping[str, str] = field(default_factory=dict)
@@ -179,6 +182,7 @@ def _declaration(content: dict[str, Any]) -> Declaration:
             Family(one["name"], one["description"], tuple(_comparison(two) for two in one["comparisons"]))
             for one in content["families"]
         ),
+        shown=tuple(_comparison(one) for one in content.get("shown", ())),
         headline=tuple(_comparison(one) for one in content["headline"]),
         interpolations=tuple(
             Interpolation(one["name"], tuple(one["between"]), tuple(one["sizes"]), one["at"])

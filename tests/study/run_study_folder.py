@@ -65,12 +65,17 @@ def declared() -> Declaration:
     families = tuple(
         Family(task, "every initialisation against scratch; declared before the runs", tuple(
             Comparison(one.cell, replace(one.cell, initialisation="scratch"), metric)
-            for one in cells if one.cell.task == task and one.cell.initialisation != "scratch" for metric in one.metrics
+            for one in cells if one.cell.task == task and one.cell.initialisation != "scratch"
+            for metric in one.metrics[:1]
         ))
         for task in metrics
     )  # fmt: skip
+    shown = tuple(
+        Comparison(one.cell, replace(one.cell, initialisation="scratch"), metric)
+        for one in cells if one.cell.initialisation != "scratch" for metric in one.metrics[1:]
+    )  # fmt: skip
     rules = (Metric("dice", digits=4, margin=0.02), Metric("accuracy", digits=4), Metric("macro_f1", digits=4))
-    return Declaration("Which encoder for <polyps>?", "Invented numbers.", rules, cells, families,
+    return Declaration("Which encoder for <polyps>?", "Invented numbers.", rules, cells, families, shown,
                        notes=("Declared before the runs.",))  # fmt: skip
 
 

@@ -54,9 +54,15 @@ class HereExecutor:
                 yield Outcome(job, None, str(error), traceback.format_exc(), 1, 0.0)
 
 
-def run_here(file: Path, out: Path, told: list[str] | None = None) -> runner.RunSummary:
+def study_run(file: Path, out: Path, told: list[str] | None = None, any_code: bool = False) -> runner.StudyRun:
+    """A study that runs in this process."""
+    tell = (told if told is not None else []).append
+    return runner.StudyRun(read_study(file), out, HereExecutor(), tell, any_code=any_code)
+
+
+def run_here(file: Path, out: Path, told: list[str] | None = None, any_code: bool = False) -> runner.RunSummary:
     """Run a study in this process."""
-    return runner.StudyRun(read_study(file), out, HereExecutor(), (told if told is not None else []).append).run()
+    return study_run(file, out, told, any_code).run()
 
 
 if __name__ == "__main__":  # the process that is killed

@@ -104,6 +104,20 @@ def test_classes(tmp_path: Path) -> None:
     assert "n" not in found and "positives" not in found
 
 
+def test_every_draw_of_a_probe_counts(tmp_path: Path) -> None:
+    """Of two draws: one is right in half of the cases, the other in all; b has no patient of its own in either."""
+    draws = cell(tmp_path) / "eval" / "draws"
+    for name, right, f1 in (("0", (1, 0), 0.4), ("1", (1, 1), 1.0)):
+        folder = draws / name
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text("name,support,auroc\nx,2,0.5\n")
+        (folder / "summary.json").write_text(json.dumps({"accuracy": sum(right) / 2, "macro_f1": f1, "auroc": None}))
+        rows = [f"{case},p,x,{value},1" for case, value in zip("ab", right, strict=True)]
+        (folder / "judged.csv").write_text("\n".join(["case,group,stratum,gained,possible", *rows]))
+    (tmp_path / "eval" / "metrics.csv").write_text("name,support,auroc\nx,2,0.5\n")
+    assert table(tmp_path) == {"accuracy": {"a": 1.0, "b": 0.5}, "macro_f1": {"": 0.7}}
+
+
 def test_several_findings_per_image(tmp_path: Path) -> None:
     """In the columns of `findings_report`; y is shown by no image."""
     text = "name,positives,negatives,auroc,average_precision\nx,1,1,0.5,0.75\ny,0,2,,\n"

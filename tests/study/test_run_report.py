@@ -87,6 +87,38 @@ def test_one_finding_in_many_is_no_advice(gains: tuple[int, ...], advice: str) -
     assert found.advice == advice
 
 
+def test_metrics_beside_the_primary_one_are_shown_and_not_tested(study: Path, report: str) -> None:
+    table = report.split("Other metrics")[1].split("\n\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| findings")]
+    assert len(rows) == 4 and all("| macro_f1 |" in row for row in rows)
+    assert "Not tested and in no family" in table
+    lines = (study / "report" / "comparisons.csv").read_text(encoding="utf-8").splitlines()
+    shown = [line.split(",") for line in lines if line.startswith(",")]
+    assert [line[5] for line in shown] == ["macro_f1"] * 4 and all(line[-3:-1] == ["", ""] for line in shown)
+    assert report.count("these 4 comparisons is wrong") == 2, "4 of findings, not 8"
+
+
+def test_few_shot_probes_are_drawn_over_their_shots(study: Path, tmp_path: Path) -> None:
+    """The kNN cells of the study as if they were few-shot probes of one and of four shots."""
+    folder = Path(shutil.copytree(study, tmp_path / "study"))
+    declaration = read_declaration(folder / "study.json")
+    run = read_run_folder(folder, declaration)
+    assert run is not None
+    shots = {"kNN": 4, "fine-tuning": 1}
+    for one in run.done():
+        if one.cell.task == "findings":
+            record = {**one.record, "few_shot": {"shots": shots[one.cell.protocol], "probe": "logistic", "draws": 2}}
+            (one.folder / "cell.json").write_text(json.dumps(record))
+    write_report(folder)
+    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    drawn = page.split("<section id='few-shot'>")[1].split("</section>")[0]
+    assert drawn.count("<figure>") == 2 and "findings, logistic: accuracy" in drawn and "shots per class" in drawn
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8").split("## Few-shot")[1].split("\n## ")[0]
+    assert "| 1 per class | 4 per class |" in text and text.count("| findings, logistic: macro_f1 |") == 3
+    assert "the mean over 2 draws" in text
+    assert drawn.count("<polyline") == 2 * 3 and drawn.count("<circle") == 2 * (6 + 6 + 5)
+
+
 def test_what_was_not_run_is_told_with_its_reason(report: str) -> None:
     told = report.split("## Not run")[1].split("\n## ")[0]
     assert "- Failed (mask 7.png is empty: remove it): own in findings, fine-tuning, seed 2." in told

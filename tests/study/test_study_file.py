@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from monai_ssl_transfer.errors import StudyError
 from monai_ssl_transfer.installation import project_folder
+from monai_ssl_transfer.study.declaration import read_declaration, write_declaration
 from monai_ssl_transfer.study.planning.declaring import declare_plan
 from monai_ssl_transfer.study.planning.gpus_here import gpus_here
 from monai_ssl_transfer.study.planning.known_settings import judges_what_chose_its_epoch
@@ -165,6 +166,22 @@ def test_declaration_compares_all_with_the_reference_in_every_setting(tmp_path: 
     assert declaration.metric("dice").margin == 0.02
 
 
+def test_one_metric_of_a_task_is_tested_and_the_others_are_shown(tmp_path: Path) -> None:
+    """Dice and IoU of a run are one finding: they would count as two in a family."""
+    task = yaml.safe_load(minimal(tmp_path).read_text())["tasks"]["one"] | {"metrics": ["dice", "iou"]}
+    both = {"one": task, "two": {**task, "primary": ["iou", "dice"]}}
+    declaration = declare_plan(read_study(minimal(tmp_path, tasks=both, families=["task"], margin={"iou": 0.1})))
+    tested = {family.name: [one.metric for one in family.comparisons] for family in declaration.families}
+    assert tested == {"one": ["dice"] * 2, "two": ["dice", "iou"] * 2}
+    assert [(one.candidate.task, one.metric) for one in declaration.shown] == [("one", "iou")] * 2
+    write_declaration(declaration, tmp_path / "study.json")
+    assert read_declaration(tmp_path / "study.json") == declaration
+    assert "tests 'hd95'" in refusal(minimal(tmp_path, tasks={"one": {**task, "primary": "hd95"}}))
+    assert "has a margin of 'iou', which is not tested" in refusal(
+        minimal(tmp_path, tasks={"one": task}, margin={"iou": 0.1})
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -179,6 +196,7 @@ def test_declaration_compares_all_with_the_reference_in_every_setting(tmp_path: 
         ({"protocols": {"p": {"probe": "knnn"}}}, "probe 'knnn': choose one of knn"),
         ({"protocols": {"p": {"probe": "knn", "settings": {"k": 3}}}}, "has no setting 'k'"),
         ({"encoder": "resnet34"}, "no network for the encoder resnet34"),
+        ({"protocols": {"p": {"probe": "knn", "fractions": [0.1]}}}, "the fraction 0.1, which none of its tasks has"),
         ({"margin": {"dise": 0.1}}, "'dise' under 'margin'"),
         ({"margin": {"dice": -0.1}}, "must be above 0"),
         ({"families": ["colour"]}, "divides families by 'colour'"),
@@ -262,6 +280,7 @@ def shipped(name: str, tmp_path: Path) -> StudyPlan:
     [
         ("smoke", 8),
         ("real_small", 36),
+        ("real_adaptation", 32),
         ("radnet", 0),
         ("gastronet", 0),
         ("ssl4gie", 12 * 6 * 3),
@@ -280,7 +299,7 @@ def test_shipped_studies_can_be_planned(name: str, cells: int, tmp_path: Path) -
 
 def test_every_published_study_is_there() -> None:
     names = {file.stem for file in STUDIES.glob("*.yaml")}
-    assert names >= {"radnet", "gastronet", "ssl4gie", "dinov2_radiology", "smoke", "real_small"}
+    assert names >= {"radnet", "gastronet", "ssl4gie", "dinov2_radiology", "smoke", "real_small", "real_adaptation"}
 
 
 def test_shipped_studies_say_what_they_need() -> None:

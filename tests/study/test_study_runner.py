@@ -16,7 +16,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from study_fakes import BROKEN, run_here
+from study_fakes import BROKEN, run_here, study_run
 
 from monai_ssl_transfer.errors import StudyError
 from monai_ssl_transfer.study.declaration import read_declaration
@@ -128,6 +128,22 @@ def test_only_cells_that_a_change_touches_are_run_again(study: Path, tmp_path: P
     assert all("__own__" in name for name in run_here(study, out).done)
     (tmp_path / "data" / "image.png").write_bytes(b"other pixels")
     assert len(run_here(study, out).done) == 8
+
+
+def test_what_an_edited_package_made_before_is_not_kept_silently(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, told = tmp_path / "out", list[str]()
+    run_here(study, out)
+    monkeypatch.setattr("monai_ssl_transfer.study.planning.specs.hash_of_code", lambda: "edited")
+    assert run_here(study, out, any_code=True).done == []
+    assert len(read_results(out / "results.parquet")) == 8 * 3
+    assert len(run_here(study, out, told).done) == 8
+    assert sum("again: changed code" in line for line in told) == 8
+    monkeypatch.undo()
+    runner = study_run(study, out, told := [])
+    assert runner.collect() is None
+    assert sum("is left out of the results (again: changed code)" in line for line in told) == 8
 
 
 def test_half_a_record_is_no_record(study: Path, tmp_path: Path) -> None:

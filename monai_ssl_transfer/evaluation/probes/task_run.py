@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from ignite.engine import Engine
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.engines.embedding.cache import cache_folder
 from monai_ssl_transfer.engines.records.versions import versions
-from monai_ssl_transfer.evaluation.photograph_predictions import path_below
+from monai_ssl_transfer.evaluation.photograph_predictions import PREDICTIONS, path_below
 from monai_ssl_transfer.evaluation.probes.protocol import Probe, ProbeOutcome, score_name
 from monai_ssl_transfer.evaluation.probes.task import EncoderSource, TaskSource, task_parser
 from monai_ssl_transfer.evaluation.probes.task_vectors import EmbeddedTask, TaskEmbedder, channels_stated
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 PROBE_FILE = "probe.json"
 JUDGED_FILE = "judged.csv"
+DRAWS = "draws"
+"""Folder with a folder of figures for every draw."""
 _SMALLEST = 1e-30
 """In place of a probability of 0, whose logarithm no metric could take."""
 
@@ -52,7 +55,8 @@ def run_probe(
         encoder: a file or random weights.
         probe: one of `PROBES`.
         out: folder for ``metrics.csv``, ``summary.json``, ``predictions.csv``, ``judged.csv``, the split and, last,
-            ``probe.json``.
+            ``probe.json``; where cases are drawn repeatedly, these files are of the first draw, and ``draws/N`` has the
+            figures and judged cases of every one.
         seed: of the label fraction and of whatever the probe draws.
         fraction: share of the training patients or scenes that is used.
         cache: folder of embeddings, see `cache_folder`.
@@ -87,6 +91,7 @@ def probe_parser(
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / PROBE_FILE).unlink(missing_ok=True)
+    shutil.rmtree(out / DRAWS, ignore_errors=True)
     embedded = TaskEmbedder(parser, cache, device, average, stated).embed(source)
     seed = int(parser.get_parsed_content("seed"))
     vectors = embedded.vectors
@@ -123,12 +128,17 @@ def _write_evaluation(
     name, metric = next(iter(found.items()))
     root = parser.get_parsed_content("dataset_dir")
     root = root if isinstance(root, str | Path) else None
-    draws = [_judged(metric, name, embedded, probabilities, root) for probabilities in outcome.draws]
-    metric.output_dir = out
     metric.support = {part: _support(rows) for part, rows in embedded.vectors.items()}
-    _judged(metric, name, embedded, outcome.probabilities, root)
-    write_cases(out / JUDGED_FILE, judged_rows(metric, embedded, parser))
-    return draws
+    places = [(out / DRAWS / str(number), drawn) for number, drawn in enumerate(outcome.draws)]
+    figures = []
+    for folder, probabilities in [*places, (out, outcome.probabilities)]:
+        folder.mkdir(parents=True, exist_ok=True)
+        metric.output_dir = folder
+        figures.append(_judged(metric, name, embedded, probabilities, root))
+        write_cases(folder / JUDGED_FILE, judged_rows(metric, embedded, parser))
+    for folder, _ in places:
+        (folder / PREDICTIONS).unlink(missing_ok=True)  # as large as all else together
+    return figures[:-1]
 
 
 def _judged(

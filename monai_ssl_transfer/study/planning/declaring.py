@@ -14,7 +14,9 @@ _DIGITS = 4
 
 
 def declare_plan(plan: StudyPlan) -> Declaration:
-    """Declare all cells of a plan, and every initialisation against its reference in every setting and metric.
+    """Declare all cells of a plan, and every initialisation against its reference in every setting.
+
+    Tested are the primary metrics: Dice and IoU of one run are one finding, and would be two in a family.
 
     Args:
         plan: the study.
@@ -24,8 +26,12 @@ def declare_plan(plan: StudyPlan) -> Declaration:
         seeds[one.cell].append(one.seed)
     cells = tuple(DeclaredCell(cell, plan.tasks[cell.task].metrics, tuple(found)) for cell, found in seeds.items())
     families: dict[tuple[str, ...], list[Comparison]] = defaultdict(list)
+    shown = []
     for comparison in _comparisons(plan, list(seeds)):
-        families[_family_of(comparison, plan.families)].append(comparison)
+        if comparison.metric in plan.tasks[comparison.candidate.task].primary:
+            families[_family_of(comparison, plan.families)].append(comparison)
+        else:
+            shown.append(comparison)
     metrics = tuple(
         Metric(name, digits=_DIGITS, larger_is_better=rule.larger_is_better, margin=rule.margin)
         for name, rule in plan.metrics.items()
@@ -38,6 +44,7 @@ def declare_plan(plan: StudyPlan) -> Declaration:
         families=tuple(
             Family(", ".join(key) or "all", _about(key, plan.families), tuple(found)) for key, found in families.items()
         ),
+        shown=tuple(shown),
         notes=(
             "Declared before the runs.",
             f"Tuning budget, the same for every initialisation: {plan.budget}",
@@ -71,4 +78,5 @@ def _family_of(comparison: Comparison, columns: tuple[str, ...]) -> tuple[str, .
 
 def _about(key: tuple[str, ...], columns: tuple[str, ...]) -> str:
     within = f" within {', '.join(columns)} {', '.join(key)}" if columns else ""
-    return f"every initialisation against its reference in every setting and metric{within}; declared before the runs"
+    what = f"every initialisation against its reference in every setting and primary metric{within}"
+    return f"{what}; declared before the runs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -11,8 +12,16 @@ from typing import Any
 
 from monai_ssl_transfer.errors import StudyError
 
+CODE = "code"
+"""Part of an identity that `hash_of_code` gives."""
+
 Identity = dict[str, str]
 """Name of a part -> its hash or text."""
+
+_WITHOUT_EFFECT = ("cli", "demo", "execution", "export", "label", "study")
+"""Rooms that no result of a run depends on, but for the jobs of a study."""
+_JOBS = ("study", "running")
+_BLOCK = 1 << 22
 
 
 def hash_of(value: Any) -> str:
@@ -21,19 +30,23 @@ def hash_of(value: Any) -> str:
 
 
 def hash_of_files(files: Iterable[str | Path]) -> str:
-    """SHA-256 of files' contents, in their order.
+    """SHA-256 of files' contents, in their order; read in blocks, as weights are large.
 
     Raises:
         StudyError: one cannot be read.
     """
     found = hashlib.sha256()
     for file in files:
+        one = hashlib.sha256()
         try:
-            found.update(hashlib.sha256(Path(file).read_bytes()).digest())
+            with Path(file).open("rb") as stream:
+                while block := stream.read(_BLOCK):
+                    one.update(block)
         except OSError as error:
             raise StudyError(
                 f"{file} cannot be read ({error.strerror}): give the study a file that is there."
             ) from error
+        found.update(one.digest())
     return found.hexdigest()
 
 
@@ -61,6 +74,35 @@ def hash_of_folder(folder: str | Path) -> str:
     return hash_of(sorted(lines))
 
 
-def changed_parts(earlier: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
-    """Names of the parts in which two identities differ; all of them where there is no earlier one."""
-    return [name for name in {**now, **(earlier or {})} if (earlier or {}).get(name) != now.get(name)]
+@functools.cache
+def hash_of_code(package: Path | None = None) -> str:
+    """SHA-256 of the names and contents of all modules that a run's result depends on.
+
+    Read once per process: what is edited later counts from the next start on.
+
+    Args:
+        package: its folder; None: the one that is imported.
+
+    Raises:
+        StudyError: a module cannot be read.
+    """
+    top = package or Path(__file__).resolve().parents[2]
+    files = sorted(file for file in top.rglob("*.py") if _has_effect(file.relative_to(top).parts))
+    return hash_of([[file.relative_to(top).as_posix() for file in files], hash_of_files(files)])
+
+
+def _has_effect(parts: tuple[str, ...]) -> bool:
+    return parts[0] not in _WITHOUT_EFFECT or parts[: len(_JOBS)] == _JOBS
+
+
+def changed_parts(earlier: Mapping[str, Any] | None, now: Mapping[str, Any], any_code: bool = False) -> list[str]:
+    """Names of the parts in which two identities differ.
+
+    Args:
+        earlier: None: there is none, so that all parts differ.
+        now: of the run that is wanted.
+        any_code: whether another code of the package is no difference.
+    """
+    before = earlier or {}
+    differing = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    return [name for name in differing if earlier is None or not (any_code and name == CODE)]

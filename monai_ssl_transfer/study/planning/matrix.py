@@ -90,6 +90,7 @@ class Task:
         networks: encoder -> overlay that builds the network; empty text: the bundle's own.
         settings: ids to override.
         metrics: that the study reports, first the most important one.
+        primary: those of them that are tested; the others say the same of the same runs and are only shown.
         protocols: empty: all.
         fractions: of the training data.
         evaluation: ids to override in the evaluation only.
@@ -104,6 +105,7 @@ class Task:
     networks: Mapping[str, str]
     settings: Mapping[str, Any]
     metrics: tuple[str, ...]
+    primary: tuple[str, ...]
     protocols: tuple[str, ...]
     fractions: tuple[float, ...]
     evaluation: Mapping[str, Any] = field(default_factory=dict)

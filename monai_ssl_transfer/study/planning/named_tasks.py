@@ -73,6 +73,7 @@ def read_task(
     unknown = next((key for key in robustness or {} if key not in ("corruptions", "severities", "seed")), None)
     if unknown is not None:
         raise part.error(f"has '{unknown}' under robustness: known are corruptions, severities, seed", "robustness")
+    metrics = part.texts("metrics")
     task = Task(
         name=name,
         bundle=named_bundle(part),
@@ -80,7 +81,8 @@ def read_task(
         overlays=named_overlays(part),
         networks=_networks(part, encoders),
         settings=dict(part.take("settings", dict, {})),
-        metrics=part.texts("metrics"),
+        metrics=metrics,
+        primary=_primary(part, metrics),
         protocols=chosen,
         fractions=named_fractions(part, fractions),
         evaluation=dict(part.take("evaluation", dict, {})),
@@ -89,6 +91,17 @@ def read_task(
     )
     part.done()
     return task
+
+
+def _primary(part: StrictSection, metrics: tuple[str, ...]) -> tuple[str, ...]:
+    """Metrics that are tested: the first one, or those that the task names."""
+    if not metrics:
+        raise part.error("has no metrics: name the one that is tested first", "metrics")
+    primary = part.texts("primary", metrics[:1])
+    unknown = next((one for one in primary if one not in metrics), None)
+    if unknown is not None or not primary:
+        raise part.error(f"tests '{unknown or ''}': choose among its metrics {', '.join(metrics)}", "primary")
+    return primary
 
 
 def _networks(part: StrictSection, encoders: list[str]) -> dict[str, str]:

@@ -10,7 +10,14 @@ from typing import Any
 from monai_ssl_transfer import __version__
 from monai_ssl_transfer.errors import StudyError
 from monai_ssl_transfer.installation import project_folder
-from monai_ssl_transfer.study.planning.identity import Identity, hash_of, hash_of_files, hash_of_folder
+from monai_ssl_transfer.study.planning.identity import (
+    CODE,
+    Identity,
+    hash_of,
+    hash_of_code,
+    hash_of_files,
+    hash_of_folder,
+)
 from monai_ssl_transfer.study.planning.matrix import (
     DATA_STEP,
     DataStep,
@@ -31,14 +38,19 @@ class Specs:
     Args:
         plan: the study.
         out: its folder.
+        any_code: whether what another code of the package made is taken as it is.
 
     Raises:
         StudyError: data steps refer to each other in a circle.
     """
 
-    def __init__(self, plan: StudyPlan, out: Path) -> None:
+    def __init__(self, plan: StudyPlan, out: Path, any_code: bool = False) -> None:
         self.plan = plan
         self.out = out.absolute()
+        self.any_code = any_code
+        self._program = {"version": __version__, CODE: hash_of_code()}
+        # what code other than this one has prepared is of no use
+        self._cache = self.out / "cache" / self._program[CODE][:12]
         self._folders: dict[str, str] = {}
         self._steps: dict[str, Identity] = {}
         self._weights: dict[Path, str] = {}
@@ -54,7 +66,7 @@ class Specs:
             "options": hash_of(dict(step.options)),
             "sources": hash_of([self._data_identity(one, within) for one in step.sources]),
             "left out": hash_of([one["identity"] for one in held_out.values()]),
-            "version": __version__,
+            **self._program,
         }
         return {
             "folder": str(self.out / "data" / slug(step.name)),
@@ -63,6 +75,7 @@ class Specs:
             "options": dict(step.options),
             "held_out": {slug(name): one for name, one in held_out.items()},
             "identity": identity,
+            "any_code": self.any_code,
         }
 
     def pretraining(self, start: Initialisation) -> Spec:
@@ -81,13 +94,14 @@ class Specs:
             "configuration": hash_of_files(files),
             "settings": hash_of(settings),
             "data": self._data_identity(run.data),
-            "version": __version__,
+            **self._program,
         }
         return {
             "folder": str(self.out / "pretraining" / slug(start.name)),
             "files": files,
             "settings": {**settings, "dataset_dir": self.folder(run.data)},
             "identity": identity,
+            "any_code": self.any_code,
         }
 
     def encoder_file(self, start: Initialisation) -> Path | None:
@@ -119,11 +133,14 @@ class Specs:
             "protocol": hash_of([protocol.probe, dict(protocol.settings), protocol.average]),
             "data": hash_of([self._data_identity(one) for one in task.data]),
             "weights": f"random {start.encoder}" if weights is None else self._weights_hash(weights),
-            "version": __version__,
+            **self._program,
         }
         evaluate = _bundle_file(task.bundle, "evaluate.json")
-        judged = {"evaluation": hash_of([dict(task.evaluation), hash_of_files([evaluate])]),
-                  "robustness": hash_of(task.robustness)}  # fmt: skip
+        robustness = None if task.robustness is None or protocol.probe else dict(task.robustness)
+        judged = {
+            "evaluation": hash_of([dict(task.evaluation), hash_of_files([evaluate])]),
+            "robustness": hash_of(robustness and [robustness, hash_of_files(_robustness_files())]),
+        }
         return {
             "folder": str(self.out / "cells" / cell.id),
             "cell": {key: getattr(cell, key) for key in _CELL_KEYS},
@@ -135,15 +152,16 @@ class Specs:
             "metadata": _bundle_file(task.bundle, "metadata.json"),
             "settings": settings,
             "evaluation": dict(task.evaluation),
-            "robustness": None if task.robustness is None or protocol.probe else dict(task.robustness),
+            "robustness": robustness,
             "data": data,
             "encoder": {"name": start.name, "architecture": start.encoder, "file": settings["encoder_weights"]},
             "probe": protocol.probe,
             "probe_settings": dict(protocol.settings) if protocol.probe else {},
             "average": protocol.average,
-            "cache": str(self.out / "cache" / "embeddings"),
+            "cache": str(self._cache / "embeddings"),
             "training_identity": training,
             "identity": {**training, **judged},
+            "any_code": self.any_code,
         }
 
     def embedding(self, task: Task, starts: Sequence[Initialisation]) -> Spec:
@@ -157,7 +175,7 @@ class Specs:
             "data": hash_of([self._data_identity(one) for one in task.data]),
             "weights": hash_of([(one.name, one.encoder, self._weights_hash(files[one.name])) for one in starts]),
             "seed": self.plan.seeds[0],
-            "version": __version__,
+            **self._program,
         }
         return {
             "task": task.name,
@@ -165,7 +183,7 @@ class Specs:
             "overlays": list(task.overlays),
             "settings": settings,
             "data": data,
-            "cache": str(self.out / "cache" / "embeddings"),
+            "cache": str(self._cache / "embeddings"),
             "seed": self.plan.seeds[0],
             "encoders": [
                 {
@@ -176,6 +194,7 @@ class Specs:
                 for one in starts
             ],
             "identity": identity,
+            "any_code": self.any_code,
         }
 
     def folder(self, text: str) -> str:
@@ -190,7 +209,7 @@ class Specs:
     def _settings(self, task: Task, data: list[str]) -> dict[str, Any]:
         settings = {**_same_cases(task), **task.settings, "dataset_dir": data if len(data) > 1 else data[0]}
         if '"cache_dir"' in Path(_bundle_file(task.bundle, "train.json")).read_text(encoding="utf-8"):
-            settings.setdefault("cache_dir", str(self.out / "cache" / slug(task.name)))
+            settings.setdefault("cache_dir", str(self._cache / slug(task.name)))
         return settings
 
     def _held_out(self, task: Task, within: tuple[str, ...]) -> Spec:
@@ -229,6 +248,10 @@ _PLACES = ("dataset_dir", "encoder_weights", "cache_dir")
 
 def _bundle_file(bundle: str, name: str) -> str:
     return str(project_folder() / "bundles" / bundle / "configs" / name)
+
+
+def _robustness_files() -> list[Path]:
+    return sorted((project_folder() / "configs" / "robustness").glob("*.json"))
 
 
 def _same_cases(task: Task) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def read_study(file: Path, given: Mapping[str, str] | None = None) -> StudyPlan:
         gpus_stated="gpus" in top.section("resources", required=False).content,
     )
     top.done()
+    _need_fractions(top, plan)
     if not plan.cells():
         raise top.error("has no cell: no task, protocol and initialisation go together")
     need_networks(top, plan)
@@ -113,6 +114,17 @@ def _refuse_unknown_tasks(
                 raise part.error(f"names the task '{unknown}': known are {', '.join(tasks)}")
 
 
+def _need_fractions(top: StrictSection, plan: StudyPlan) -> None:
+    """Refuse a protocol that is limited to a share of the labels which no task of it has: nothing would be run."""
+    for protocol in plan.protocols.values():
+        tasks = [one for one in plan.tasks.values() if not one.protocols or protocol.name in one.protocols]
+        known = {fraction for task in tasks for fraction in task.fractions}
+        absent = next((one for one in protocol.fractions if one not in known), None)
+        if absent is not None:
+            part = top.section("protocols").section(protocol.name)
+            raise part.error(f"has the fraction {absent:g}, which none of its tasks has: add it there", "fractions")
+
+
 def _seeds(top: StrictSection) -> tuple[int, ...]:
     found = top.take("seeds", list)
     if not found or any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in found):
@@ -138,6 +150,11 @@ def _metrics(top: StrictSection, tasks: Mapping[str, Task]) -> dict[str, MetricR
         unknown = next((one for one in listed if one not in names), None)
         if unknown is not None:
             raise top.error(f"has '{unknown}' under '{key}', which is no metric of a task: known are {names}", key)
+    tested = {metric for task in tasks.values() for metric in task.primary}
+    untested = next((one for one in margins if one not in tested), None)
+    if untested is not None:
+        sentence = f"has a margin of '{untested}', which is not tested: name it under 'primary' of a task"
+        raise top.error(sentence, "margin")
     return {name: MetricRule(margins.get(name), name not in small, spreads.get(name)) for name in names}
 
 

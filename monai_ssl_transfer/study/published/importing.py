@@ -29,6 +29,7 @@ class ImportOptions:
         title: of the report.
         smaller_is_better: metrics of which small values are good.
         margins: metric -> largest difference that does not matter, stated before the runs.
+        primary: metrics that are tested, the others are only shown; empty: all are tested.
         overwrite: replace an earlier import.
     """
 
@@ -36,6 +37,7 @@ class ImportOptions:
     title: str = ""
     smaller_is_better: Sequence[str] = ()
     margins: Mapping[str, float] = field(default_factory=dict)
+    primary: Sequence[str] = ()
     overwrite: bool = False
 
 
@@ -80,7 +82,7 @@ def declare(results: Results, file: Path, options: ImportOptions) -> Declaration
             f"{file} cannot be compared, because {told}: give --reference, one of {', '.join(initialisations)}."
         )
     names = list(dict.fromkeys(metric for cell in cells for metric in results.metrics(cell)))
-    unknown = sorted({*options.smaller_is_better, *options.margins} - set(names))
+    unknown = sorted({*options.smaller_is_better, *options.margins, *options.primary} - set(names))
     if unknown:
         raise DataError(f"{file} has no metric {unknown[0]}: it has {', '.join(names)}.")
     metrics = tuple(
@@ -99,10 +101,15 @@ def declare(results: Results, file: Path, options: ImportOptions) -> Declaration
         if one.cell.initialisation != options.reference
         for metric in one.metrics
     )
-    about = f"every other initialisation against {options.reference} in every metric of the table"
+    primary = options.primary or names
+    tested = tuple(one for one in comparisons if one.metric in primary)
+    shown = tuple(one for one in comparisons if one.metric not in primary)
+    which = f"{', '.join(options.primary)}" if options.primary else "every metric of the table"
+    about = f"every other initialisation against {options.reference} in {which}"
     title = options.title or file.stem
-    notes = ("Declared when the table was imported: every initialisation, task and metric in it counts.",)
-    return Declaration(title, file.name, metrics, declared, (Family("all", about, comparisons),), notes=notes)
+    counted = "metric" if not options.primary else f"value of {', '.join(options.primary)}"
+    notes = (f"Declared when the table was imported: every initialisation, task and {counted} in it counts.",)
+    return Declaration(title, file.name, metrics, declared, (Family("all", about, tested),), shown, notes=notes)
 
 
 def _digits(results: Results, metric: str) -> int:

@@ -1,13 +1,23 @@
-"""The tables of a family of comparisons: over seeds, over cases, and against a stated margin."""
+"""The tables of comparisons: over seeds, over cases, against a stated margin; and those that are only shown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from monai_ssl_transfer.study.declaration import Metric
 from monai_ssl_transfer.study.report.printing import NOTHING, amount, fixed, interval, p_value
 from monai_ssl_transfer.study.report.tables import Table, place_cells, place_columns
-from monai_ssl_transfer.study.statistics.analysis import Compared, FamilyResult
+from monai_ssl_transfer.study.statistics.analysis import Analysis, Compared, FamilyResult
+
+
+def comparison_tables(analysis: Analysis) -> Iterator[Table]:
+    """Yield every table of comparisons in the order of a report."""
+    for result in analysis.families:
+        yield family_table(result)
+        yield from (table for table in (margin_table(result), case_table(result)) if table is not None)
+    if (shown := shown_table(analysis)) is not None:
+        yield shown
 
 
 def family_table(result: FamilyResult) -> Table:
@@ -47,6 +57,28 @@ def family_table(result: FamilyResult) -> Table:
         note,
         shown,
     )
+
+
+def shown_table(analysis: Analysis) -> Table | None:
+    """Return the differences in metrics that are shown and not tested, or None where there are none."""
+    shown = analysis.shown
+    if not shown:
+        return None
+    columns = place_columns([one.comparison.candidate for one in shown])
+    rows = []
+    for one in shown:
+        _, difference, ends, *_, g, _ = _numbers(one, math.nan, math.nan, "")
+        cases = one.cases
+        patients = NOTHING if cases is None else interval(cases.low, cases.high, one.metric)
+        where = place_cells(one.comparison.candidate, columns)
+        rows.append((*where, one.metric.name, _sides(one, shown), difference, ends, patients, g))
+    header = (*columns, "metric", _sides_header(shown), "difference", "95 % interval", "95 % interval over cases",
+              "Hedges g (95 % interval)")  # fmt: skip
+    note = (
+        "Not tested and in no family: these metrics describe the same runs as the primary metric of their task, so "
+        "that a finding in them is no second finding."
+    )
+    return Table("Other metrics", header, tuple(rows), len(columns) + 2, note)
 
 
 def _numbers(one: Compared, holm: float, bh: float, sides: str) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
-"""Label-efficiency curves: a metric over the part of the labels, every run as a point."""
+"""Label-efficiency curves: a metric over the part of the labels or the shots per class, every run as a point."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from monai_ssl_transfer.study.report.printing import percent, with_unit
@@ -21,10 +21,14 @@ class Curve:
     Args:
         title: what it is.
         points: initialisation -> fraction -> printed values of the runs.
+        foot: what the fractions are of.
+        tick: prints one of them.
     """
 
     title: str
     points: Mapping[str, Mapping[float, Sequence[float]]]
+    foot: str = "labels used"
+    tick: Callable[[float], str] = percent
 
 
 def curves(analysis: Analysis) -> list[Curve]:
@@ -68,10 +72,10 @@ def curve_svg(curve: Curve, colours: dict[str, str]) -> str:
         for tick in ticks
     ]
     parts += [
-        f"<text x='{x(fraction):.1f}' y='{_HEIGHT - 20}' text-anchor='middle'>{percent(fraction)}</text>"
+        f"<text x='{x(fraction):.1f}' y='{_HEIGHT - 20}' text-anchor='middle'>{curve.tick(fraction)}</text>"
         for fraction in fractions
     ]
-    parts.append(f"<text x='{(_LEFT + _WIDTH) / 2}' y='{_HEIGHT - 4}' text-anchor='middle'>labels used</text>")
+    parts.append(f"<text x='{(_LEFT + _WIDTH) / 2}' y='{_HEIGHT - 4}' text-anchor='middle'>{curve.foot}</text>")
     for index, (name, points) in enumerate(curve.points.items()):
         shift = (index - (len(curve.points) - 1) / 2) * 5
         colour = colours[name]

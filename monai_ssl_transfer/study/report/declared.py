@@ -8,6 +8,17 @@ from monai_ssl_transfer.study.report.section import Section
 from monai_ssl_transfer.study.statistics.analysis import Analysis
 
 
+def _codes(run: RunFolder) -> list[str]:
+    """Tell where runs of a study were made by several states of the package's code."""
+    found = {str((one.record.get("identity") or {}).get("code")) for one in run.done()}
+    if len(found) < 2:
+        return []
+    return [
+        f"Its runs were made by {len(found)} states of the package's code: what differs between them may come from "
+        "that. `study run` without --any-code runs again what the present code has not made."
+    ]
+
+
 def declared(run: RunFolder, analysis: Analysis) -> Section:
     """Return the statement of what the study set out to do."""
     declaration = analysis.declaration
@@ -35,6 +46,7 @@ def declared(run: RunFolder, analysis: Analysis) -> Section:
             first,
             f"{runs} runs: {len(declaration.cells)} cells, {'seed' if len(seeds) == 1 else 'seeds'} "
             f"{', '.join(map(str, seeds))}.",
+            *_codes(run),
             f"Families that are corrected together: {families or 'none'}.",
             f"Largest differences that do not matter: {stated}."
             if margins

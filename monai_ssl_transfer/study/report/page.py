@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from monai_ssl_transfer.study.report.answer import Answer, answer
-from monai_ssl_transfer.study.report.comparison_tables import case_table, family_table, margin_table
+from monai_ssl_transfer.study.report.comparison_tables import comparison_tables
 from monai_ssl_transfer.study.report.curves import curve_svg, curves
 from monai_ssl_transfer.study.report.forest import colours_of, forest
 from monai_ssl_transfer.study.report.html_tables import html_table, minus_signs
@@ -160,13 +160,7 @@ def _experiments(analysis: Analysis) -> str:
 
 
 def _families(analysis: Analysis) -> str:
-    tables = (
-        table
-        for result in analysis.families
-        for table in (family_table(result), margin_table(result), case_table(result))
-        if table is not None
-    )
-    return "".join(html_table(table) for table in tables)
+    return "".join(html_table(table) for table in comparison_tables(analysis))
 
 
 def _optional(table: Table | None) -> str:
@@ -185,6 +179,8 @@ def methods() -> tuple[str, ...]:
     return (
         "A run is the unit: one training with one seed. Means, standard deviations (n − 1) and tests are over runs "
         "that took place.",
+        "Tested are the primary metrics of a task; differences in its other metrics are shown with their intervals "
+        "only.",
         "Differences: Welch's t test, two-sided, with its own interval. It takes runs as normally distributed, which "
         "few runs cannot show.",
         "Effect size: Hedges' g with the interval of the noncentral t, equal spreads assumed.",

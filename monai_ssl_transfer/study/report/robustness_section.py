@@ -125,6 +125,7 @@ _NOTES = (
     "are: the intervals say how far this holds for other patients, not for other seeds. Bands of two lines may "
     "overlap where "
     "their paired difference is clear: read the right plot.",
+    "Trained networks only: a probe is not put to disturbed images.",
     "Mean drop: what is lost against the clean images, over all corruptions and severities alike. Relative "
     "robustness: score / "
     "clean score (errors: clean / error). docs/robustness.md has the corruptions.",

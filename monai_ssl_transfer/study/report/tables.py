@@ -67,8 +67,7 @@ def experiment_table(analysis: Analysis, name: str, declared: Sequence[DeclaredC
             comparison = Comparison(
                 replace(cell, initialisation=candidate), replace(cell, initialisation=reference), metric
             )
-            result = analysis.first_result(comparison)
-            differences.append(difference_with_p(result[0] if result else None))
+            differences.append(difference_with_p(analysis.compared(comparison)))
         rows.append((*place_cells(cell, columns), with_unit(facts), *means, *differences))
     header = (*columns, "metric", *initialisations, *(f"{a} − {b} (p)" for a, b in against))
     note = "Mean ± sample standard deviation over seeds; differences with Welch's p, two-sided and uncorrected."

@@ -10,7 +10,7 @@ from pathlib import Path
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.study.declaration import DECLARATION_NAME, read_declaration
 from monai_ssl_transfer.study.report.answer import answer
-from monai_ssl_transfer.study.report.comparison_tables import case_table, family_table, margin_table
+from monai_ssl_transfer.study.report.comparison_tables import comparison_tables
 from monai_ssl_transfer.study.report.declared import declared
 from monai_ssl_transfer.study.report.degenerate import degenerate
 from monai_ssl_transfer.study.report.embedding_section import embedding_section
@@ -23,6 +23,7 @@ from monai_ssl_transfer.study.report.recommendation import recommendations
 from monai_ssl_transfer.study.report.robustness_section import robustness_section
 from monai_ssl_transfer.study.report.run_folder import RunFolder, read_run_folder
 from monai_ssl_transfer.study.report.section import Section
+from monai_ssl_transfer.study.report.shots_section import shots_section
 from monai_ssl_transfer.study.report.spent import spent
 from monai_ssl_transfer.study.report.tables import (
     Table,
@@ -33,7 +34,7 @@ from monai_ssl_transfer.study.report.tables import (
 )
 from monai_ssl_transfer.study.report.text_tables import latex_table, markdown_table
 from monai_ssl_transfer.study.results import RESULTS_NAME, read_results
-from monai_ssl_transfer.study.statistics.analysis import Analysis, analyse
+from monai_ssl_transfer.study.statistics.analysis import Analysis, Compared, analyse
 
 REPORT_FOLDER = "report"
 
@@ -72,6 +73,7 @@ def run_sections(run: RunFolder, analysis: Analysis) -> list[Section]:
     """Return what a study that was run here adds to its table: each part where its files are there."""
     found = (
         interval_section(analysis),
+        shots_section(run, analysis, study_colours(analysis)),
         degenerate(analysis),
         robustness_section(run, analysis, study_colours(analysis)),
         overlay_section(run, analysis),
@@ -87,10 +89,7 @@ def report_tables(analysis: Analysis) -> Iterator[Table]:
     """Yield every table of a report in its order."""
     for name, cells in experiments(analysis).items():
         yield experiment_table(analysis, name, cells)
-    for result in analysis.families:
-        for table in (family_table(result), margin_table(result), case_table(result)):
-            if table is not None:
-                yield table
+    yield from comparison_tables(analysis)
     headline = headline_table(analysis)
     if headline is not None:
         yield headline
@@ -130,7 +129,10 @@ def markdown_report(analysis: Analysis, sections: Sequence[Section] = (), unfini
 
 
 def comparisons_csv(analysis: Analysis) -> str:
-    """Return every comparison of every family with unrounded numbers, in the unit of the table of results."""
+    """Return every comparison with unrounded numbers, in the unit of the table of results.
+
+    One that is only shown has no family and no corrected p.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     columns = "family,study,task,protocol,fraction,metric,candidate,reference,n_candidate,n_reference,mean_candidate,"
@@ -138,16 +140,21 @@ def comparisons_csv(analysis: Analysis) -> str:
     writer.writerow(columns.split(","))
     for result in analysis.families:
         for one, holm, bh in zip(result.compared, result.holm, result.benjamini_hochberg, strict=True):
-            cell, difference = one.comparison.candidate, one.difference
-            names = [cell.study, cell.task, cell.protocol, cell.fraction, one.comparison.metric]
-            names += [cell.initialisation, one.comparison.reference.initialisation]
-            numbers: list[float | str] = [""] * 11
-            if difference is not None:
-                a, b = difference.candidate, difference.reference
-                numbers = [a.n, b.n, a.mean, b.mean, difference.value, difference.low, difference.high]
-                numbers += [difference.g, difference.g_low, difference.g_high, difference.p]
-            writer.writerow([result.family.name, *names, *numbers, holm, bh, one.smallest])
+            writer.writerow([result.family.name, *_csv_cells(one), holm, bh, one.smallest])
+    writer.writerows(["", *_csv_cells(one), "", "", one.smallest] for one in analysis.shown)
     return stream.getvalue()
+
+
+def _csv_cells(one: Compared) -> list[float | str]:
+    cell, difference = one.comparison.candidate, one.difference
+    names = [cell.study, cell.task, cell.protocol, cell.fraction, one.comparison.metric]
+    names += [cell.initialisation, one.comparison.reference.initialisation]
+    numbers: list[float | str] = [""] * 11
+    if difference is not None:
+        a, b = difference.candidate, difference.reference
+        numbers = [a.n, b.n, a.mean, b.mean, difference.value, difference.low, difference.high]
+        numbers += [difference.g, difference.g_low, difference.g_high, difference.p]
+    return [*names, *numbers]
 
 
 def _write(file: Path, text: str) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_ssl_transfer.study.planning.identity import CODE, changed_parts, hash_of_code
 from monai_ssl_transfer.study.records import read_record, write_record
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def run_cell(spec: dict[str, Any]) -> dict[str, Any]:
         UserError: what the bundle or the probe found wrong.
     """
     folder, start = Path(spec["folder"]), time.perf_counter()
+    identity = {**spec["identity"], CODE: hash_of_code()}  # of this process: the package may have been edited since
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CELL_FILE).unlink(missing_ok=True)
     facts = _run_probe(spec, folder) if spec["kind"] == "probe" else _run_bundle(spec, folder)
@@ -42,6 +44,7 @@ def run_cell(spec: dict[str, Any]) -> dict[str, Any]:
         "cpu_seconds": facts.pop("cpu_seconds_before", 0.0) + _cpu_seconds(),  # wall clock depends on others
         "peak_memory_bytes": peak_memory(),
         **facts,
+        "identity": identity,
     }
     write_record(folder / CELL_FILE, record)
     return record
@@ -99,8 +102,8 @@ def _run_bundle(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _trained_before(spec: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     """Facts of a training of this cell that ended before the process was lost."""
     found = dict(read_record(folder / _TRAINED_FILE) or {})
-    same = found.pop("identity", None) == spec["training_identity"] and (folder / MODEL).is_file()
-    return found if same else None
+    changed = changed_parts(found.pop("identity", None), spec["training_identity"], spec["any_code"])
+    return None if changed or not (folder / MODEL).is_file() else found
 
 
 def _train(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -193,7 +196,12 @@ def _run_probe(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
         spec["average"],
     )
     found = json.loads(file.read_text(encoding="utf-8"))
-    return {"device": _device(), "training_images": found["cases"]["train"], "trainable_parameters": None}
+    facts = {"device": _device(), "training_images": found["cases"]["train"], "trainable_parameters": None}
+    if spec["probe"] == "few_shot":
+        chosen = found["chosen"]
+        facts |= {"few_shot": {"shots": chosen["shots"], "probe": chosen["probe"], "draws": len(chosen["draws"])}}
+        facts["training_images"] = max(len(one["cases"]) for one in chosen["draws"])
+    return facts
 
 
 def _device() -> str:

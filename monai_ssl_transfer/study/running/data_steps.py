@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ssl_transfer.errors import StudyError
+from monai_ssl_transfer.study.planning.identity import changed_parts
 from monai_ssl_transfer.study.records import read_record, write_record
 
 DONE_FILE = "done.json"
@@ -19,7 +20,7 @@ def make_data(spec: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         spec: "folder", "kind", "sources" (folders), "options", "held_out" (task -> settings of its bundle, see
-            `held_out_names`) and "identity", all as JSON.
+            `held_out_names`), "identity" and "any_code", all as JSON.
 
     Returns:
         {"folder": ...}.
@@ -30,10 +31,10 @@ def make_data(spec: dict[str, Any]) -> dict[str, Any]:
     """
     folder = Path(spec["folder"])
     content = folder / "content"
-    started = {"identity": spec["identity"]}
-    if read_record(folder / _STARTED_FILE) != started:
+    started = read_record(folder / _STARTED_FILE) or {}
+    if changed_parts(started.get("identity"), spec["identity"], spec["any_code"]):
         shutil.rmtree(folder, ignore_errors=True)
-        write_record(folder / _STARTED_FILE, started)
+        write_record(folder / _STARTED_FILE, {"identity": spec["identity"]})
     if not spec["kind"].startswith("phantom"):
         leave_out = _held_out_file(spec, folder)
         for source in spec["sources"]:

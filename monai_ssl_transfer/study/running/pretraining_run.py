@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ssl_transfer.errors import StudyError
+from monai_ssl_transfer.study.planning.identity import changed_parts
 from monai_ssl_transfer.study.records import write_record
 from monai_ssl_transfer.study.running.data_steps import DONE_FILE
 
@@ -20,7 +21,7 @@ def run_pretraining(spec: dict[str, Any]) -> dict[str, Any]:
     """Run a pretraining bundle, or go on with it exactly where it was interrupted.
 
     Args:
-        spec: "folder", "files" of the configuration, "settings" and "identity", all as JSON.
+        spec: "folder", "files" of the configuration, "settings", "identity" and "any_code", all as JSON.
 
     Returns:
         {"encoder": file, "seconds": all together}.
@@ -31,7 +32,7 @@ def run_pretraining(spec: dict[str, Any]) -> dict[str, Any]:
     from monai_ssl_transfer.engines.bundle_run import run_bundle
 
     folder, start = Path(spec["folder"]), time.perf_counter()
-    before = _seconds_before(folder, spec["identity"])
+    before = _seconds_before(folder, spec)
     (folder / DONE_FILE).unlink(missing_ok=True)
     write_record(folder / _STARTED_FILE, {"identity": spec["identity"], "seconds": before})
     run_bundle(spec["files"], {**spec["settings"], "output_dir": str(folder)})
@@ -43,11 +44,11 @@ def run_pretraining(spec: dict[str, Any]) -> dict[str, Any]:
     return {"encoder": str(encoder), "seconds": seconds}
 
 
-def _seconds_before(folder: Path, identity: dict[str, Any]) -> float:
+def _seconds_before(folder: Path, spec: dict[str, Any]) -> float:
     """Clear the folder of another run; of an interrupted one of the same kind, tell how long its checkpoints took."""
     try:
         started = json.loads((folder / _STARTED_FILE).read_text(encoding="utf-8"))
-        if started["identity"] == identity:
+        if not changed_parts(started["identity"], spec["identity"], spec["any_code"]):
             files = list((folder / "checkpoints").glob("*"))
             newest = max((file.stat().st_mtime for file in files), default=0.0)
             spent = max(0.0, newest - (folder / _STARTED_FILE).stat().st_mtime)

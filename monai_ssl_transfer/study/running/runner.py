@@ -62,14 +62,21 @@ class StudyRun:
         executor: runs the jobs.
         tell: gets a line about everything that happens.
         cell_done: see `CellDone`.
+        any_code: whether what another code of the package made is kept.
     """
 
     def __init__(
-        self, plan: StudyPlan, out: Path, executor: Executor, tell: Tell, cell_done: CellDone | None = None
+        self,
+        plan: StudyPlan,
+        out: Path,
+        executor: Executor,
+        tell: Tell,
+        cell_done: CellDone | None = None,
+        any_code: bool = False,
     ) -> None:
         self.plan = plan
         self.out = out.absolute()
-        self.specs = Specs(plan, out)
+        self.specs = Specs(plan, out, any_code)
         self.summary = RunSummary()
         self._executor = executor
         self._tell = tell
@@ -100,8 +107,10 @@ class StudyRun:
         """Write results.parquet of all cells of the plan that are done, in the plan's order; None without any."""
         rows: list[dict[str, Any]] = []
         for cell in self.plan.cells():
-            done = (read_record(self._record(cell)) or {}).get("status") == "done"
-            if not done or self.state(cell)[0] != "kept":  # or done by an earlier plan
+            if (read_record(self._record(cell)) or {}).get("status") != "done":
+                continue
+            if (word := self.state(cell)[0]) != "kept":  # done by an earlier plan or by other code
+                self._tell(f"{cell.id} is left out of the results ({word}).")
                 continue
             own = self._values(cell)
             absent = [
@@ -134,7 +143,7 @@ class StudyRun:
             return "to run", spec
         if record.get("status") != "done":
             return f"again: it failed before ({record.get('reason', '')})", spec
-        changed = changed_parts(record.get("identity"), spec["identity"])
+        changed = changed_parts(record.get("identity"), spec["identity"], self.specs.any_code)
         return (f"again: changed {', '.join(changed)}", spec) if changed else ("kept", None)
 
     def _record(self, cell: PlannedCell) -> Path:
@@ -153,7 +162,8 @@ class StudyRun:
         return Job(name, function, spec, size["cpus"], gpus, size["memory_gb"])
 
     def _is_done(self, spec: Spec) -> bool:
-        return (read_record(Path(spec["folder"]) / DONE_FILE) or {}).get("identity") == spec["identity"]
+        record = read_record(Path(spec["folder"]) / DONE_FILE) or {}
+        return not changed_parts(record.get("identity"), spec["identity"], self.specs.any_code)
 
     def _make_data(self) -> None:
         """Make data steps level by level: a step comes after those that it takes from or leaves out."""
@@ -219,7 +229,7 @@ class StudyRun:
                 yield from self._embedding_job(f"embeddings {task.name} {start.name}", _DRAW, file, spec)
 
     def _embedding_job(self, name: str, function: str, file: Path, spec: Spec) -> Iterator[Job]:
-        if (read_record(file) or {}).get("identity") != spec["identity"]:
+        if changed_parts((read_record(file) or {}).get("identity"), spec["identity"], self.specs.any_code):
             file.unlink(missing_ok=True)
             yield self._job(name.replace("/", "_"), function, {**spec, "file": str(file)})
 

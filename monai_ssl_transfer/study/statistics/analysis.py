@@ -110,11 +110,21 @@ class Missing:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Every number of a report."""
+    """Every number of a report.
+
+    Args:
+        declaration: of the study.
+        results: its table.
+        families: what is tested.
+        shown: differences that are shown and not tested.
+        headlines: see `Headline`.
+        missing: declared runs without a value.
+    """
 
     declaration: Declaration
     results: Results
     families: tuple[FamilyResult, ...]
+    shown: tuple[Compared, ...]
     headlines: tuple[Headline, ...]
     missing: tuple[Missing, ...]
 
@@ -131,6 +141,11 @@ class Analysis:
                     return one, p, result.family
         return None
 
+    def compared(self, comparison: Comparison) -> Compared | None:
+        """Return a comparison's numbers, whether it is tested in a family or only shown; None for any other."""
+        found = self.first_result(comparison)
+        return found[0] if found else next((one for one in self.shown if one.comparison == comparison), None)
+
 
 def analyse(results: Results, declaration: Declaration, resamples: int = 9999, seed: int = 0) -> Analysis:
     """Compute every number of a study's report.
@@ -142,14 +157,15 @@ def analyse(results: Results, declaration: Declaration, resamples: int = 9999, s
         seed: of the tests over cases.
     """
     known: dict[Comparison, Compared] = {}
-    for family in declaration.families:
-        for comparison in family.comparisons:
-            if comparison not in known:
-                known[comparison] = _compared(results, declaration, comparison, resamples, seed)
+    for comparison in (*(one for family in declaration.families for one in family.comparisons), *declaration.shown):
+        if comparison not in known:
+            known[comparison] = _compared(results, declaration, comparison, resamples, seed)
     families = tuple(
         _family(family, tuple(known[one] for one in family.comparisons)) for family in declaration.families
     )
-    return Analysis(declaration, results, families, _headlines(results, declaration), _missing(results, declaration))
+    shown = tuple(known[one] for one in declaration.shown)
+    headlines, missing = _headlines(results, declaration), _missing(results, declaration)
+    return Analysis(declaration, results, families, shown, headlines, missing)
 
 
 def _compared(

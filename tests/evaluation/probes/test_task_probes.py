@@ -179,7 +179,8 @@ class ByTint:
     def predict(self, train: Any, validation: Any, test: Any, seed: int) -> ProbeOutcome:
         right = torch.nn.functional.one_hot(test.targets, len(test.class_names)).float()
         right[0] = right[0].roll(1)
-        return ProbeOutcome(right, draws=(right, right))
+        known = torch.nn.functional.one_hot(test.targets, len(test.class_names)).float()
+        return ProbeOutcome(right, draws=(right, known))
 
 
 def test_a_probe_writes_the_files_of_the_bundles_evaluation(landmarks: Path, tmp_path: Path):
@@ -189,7 +190,9 @@ def test_a_probe_writes_the_files_of_the_bundles_evaluation(landmarks: Path, tmp
     assert summary["accuracy"] == pytest.approx(11 / 12)
     assert summary["balanced_accuracy"] == pytest.approx(1 - 0.5 / 6)
     assert summary["support"]["train"]["cecum"] == 6
-    assert [one["balanced_accuracy"] for one in record["draws"]] == [pytest.approx(1 - 0.5 / 6)] * 2
+    assert [one["balanced_accuracy"] for one in record["draws"]] == [pytest.approx(1 - 0.5 / 6), 1.0]
+    drawn = [json.loads((tmp_path / "draws" / n / "summary.json").read_text())["accuracy"] for n in "01"]
+    assert drawn == [pytest.approx(11 / 12), 1.0]
     assert record["cases"] == {"train": 36, "validation": 12, "test": 12}
     rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
     assert [row["truth"] == row["predicted"] for row in rows].count(False) == 1
