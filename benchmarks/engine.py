@@ -24,7 +24,7 @@ from monai_ssl_transfer.engines.pretraining.collapse import CollapseMonitor
 from monai_ssl_transfer.engines.pretraining.progress import PretrainingProgress
 from monai_ssl_transfer.engines.pretraining.schedules import CosineOptions, CosineScheduleHandler
 from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer
-from monai_ssl_transfer.methods.base import parameter_groups
+from monai_ssl_transfer.methods.parameters import parameter_groups
 from monai_ssl_transfer.methods.simclr import SimCLR
 from monai_ssl_transfer.networks.encoders import build_encoder
 from monai_ssl_transfer.views.batched import BatchedViews

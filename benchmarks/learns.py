@@ -125,7 +125,12 @@ SMALL_DATA: dict[str, dict[str, Any]] = {
     "dino": FOLLOWING | {"method#head": HEAD_OPTIONS},
     "dino resnet": {"learning_rate": 0.008, "momentum": 0.9, "teacher_temperature": 0.04},
     "dinov2": FOLLOWING
-    | {"drop_path": 0.0, "koleo_weight": 0.01, "method#head": HEAD_OPTIONS | {"learned_lengths": True}},
+    | {
+        "drop_path": 0.0,
+        "koleo_weight": 0.01,
+        "patch_learning_rate_factor": 1.0,
+        "method#head": HEAD_OPTIONS | {"learned_lengths": True},
+    },
     "mae": {"decoder_width": 64, "decoder_depth": 1},
 }
 """Settings by method (and encoder) beside those of the overlays, for few images, few steps and a small encoder."""

@@ -60,12 +60,13 @@ from monai_ssl_transfer.engines.pretraining.progress import PretrainingProgress
 from monai_ssl_transfer.engines.pretraining.schedules import CosineOptions, CosineScheduleHandler
 from monai_ssl_transfer.engines.pretraining.trainer import PretrainingTrainer, StepOptions
 from monai_ssl_transfer.methods.barlow_twins import BarlowTwins
-from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod, parameter_groups
+from monai_ssl_transfer.methods.base import SampleKeys, SSLMethod
 from monai_ssl_transfer.methods.dino import DINO, DINOSchedule
 from monai_ssl_transfer.methods.dinov2 import DINOv2
 from monai_ssl_transfer.methods.mae import MAE, MAEDecoderOptions
 from monai_ssl_transfer.methods.moco import MoCoV2
 from monai_ssl_transfer.methods.moco_v3 import MoCoV3
+from monai_ssl_transfer.methods.parameters import parameter_groups
 from monai_ssl_transfer.methods.simclr import SimCLR
 from monai_ssl_transfer.networks.encoders import build_encoder
 from monai_ssl_transfer.views.batched import BatchedViews

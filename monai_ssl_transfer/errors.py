@@ -18,6 +18,10 @@ class WeightsError(UserError):
     """A checkpoint does not fit the network that it was meant for."""
 
 
+class NetworkError(UserError, ValueError):
+    """No network can be built as it was asked for."""
+
+
 class TrainingError(UserError):
     """Training was stopped because going on would waste the user's time."""
 

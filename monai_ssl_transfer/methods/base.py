@@ -52,6 +52,8 @@ class SSLMethod(nn.Module):
     """Whether the loss of a batch is the mean of the losses of its parts: no image is compared with another one."""
     synchronised_batch_norm: ClassVar[bool] = True
     """Whether batch norm shall see the images of all processes together; MoCo v2 lives on its not doing so."""
+    in_one_piece: str = ""
+    """The setting, if any, by which `represent` looks at all images of a step: they cannot go through in pieces."""
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
@@ -137,30 +139,6 @@ class SSLMethod(nn.Module):
         Args:
             progress: position in the training of the step that was made, 0 to 1.
         """
-
-
-def parameter_groups(method: nn.Module, weight_decay: float, bias_factor: float = 1.0) -> list[dict]:
-    """Parameters for the optimizer in two groups: with weight decay, and without (biases, norms: all that is 1-D).
-
-    Frozen parameters (momentum encoders, the fixed gain of DINO's last layer) are left out. lightly's LARS adapts the
-    rate only in groups with weight decay, so biases and norms are excluded from it, as the papers want.
-
-    Args:
-        method: the method.
-        weight_decay: weight decay of the first group.
-        bias_factor: what the second group's learning rate is multiplied by (Barlow Twins: 0.0048 / 0.2).
-
-    Returns:
-        Two dictionaries with "params", "weight_decay" and "lr_factor"; the second one's decay is 0 and must stay 0 in
-        a schedule.
-    """
-    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    large = [parameter for parameter in trained if parameter.ndim > 1]
-    small = [parameter for parameter in trained if parameter.ndim <= 1]
-    return [
-        {"params": large, "weight_decay": weight_decay, "lr_factor": 1.0},
-        {"params": small, "weight_decay": 0.0, "lr_factor": bias_factor},
-    ]
 
 
 def chosen_optimizer(optimizers: dict[str, Optimizer], name: str) -> Optimizer:

@@ -63,6 +63,39 @@ def target(teacher: Tensor, centre: Tensor, temperature: float) -> Tensor:
     return torch.softmax((teacher - centre) / temperature, dim=-1)
 
 
+@torch.no_grad()
+def sinkhorn_knopp(teacher: Tensor, temperature: float, iterations: int = 3) -> Tensor:
+    """The teacher's distributions, made such that all rows together choose every prototype equally often.
+
+    In logarithms, where no prototype's share becomes 0 by rounding. Caron et al. 2020 (SwAV, arXiv 2006.09882, section
+    3.1 and listing 1); in place of a centre in DINOv2's long recipe (Oquab et al. 2023, arXiv 2304.07193).
+
+    Args:
+        teacher: outputs `(N, K)`; N may be 0, and another one in each process. Every process must call this.
+        temperature: sharpness.
+        iterations: normalisations over the rows of all processes, each followed by one over the prototypes.
+
+    Returns:
+        `(N, K)`, each row adds up to 1.
+    """
+    scores = teacher.float() / temperature
+    for _ in range(iterations):
+        scores = torch.log_softmax(scores - _over_all_rows(scores), dim=1)
+    return scores.exp()
+
+
+def _over_all_rows(scores: Tensor) -> Tensor:
+    """Logarithm of the sum of exponentials over the rows of all processes: `(K,)`."""
+    own = torch.logsumexp(scores, dim=0)
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return own
+    largest = own.clone()
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    sums = (own - largest).exp()
+    torch.distributed.all_reduce(sums)
+    return largest + sums.log()
+
+
 def entropy(distribution: Tensor) -> Tensor:
     """Mean entropy in nats over the rows of `(..., K)`."""
     return torch.special.entr(distribution).sum(dim=-1).mean()

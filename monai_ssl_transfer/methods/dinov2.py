@@ -7,14 +7,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods.base import SampleKeys, encode_by_size, full_precision
-from monai_ssl_transfer.methods.centre import Centre, between_views, first_choices, row_by_row, target
+from monai_ssl_transfer.methods.centre import Centre, between_views, first_choices, row_by_row, sinkhorn_knopp, target
 from monai_ssl_transfer.methods.dino import DINO, GLOBAL_VIEWS, DINOHeadOptions, DINOSchedule, by_image
 from monai_ssl_transfer.methods.distributed import gather_with_gradient
 from monai_ssl_transfer.methods.masks import BlockMasking, block_masks, require_keys
 from monai_ssl_transfer.methods.momentum import cosine_to_one, follow
 from monai_ssl_transfer.methods.tokens import embed_patches, patch_grid, require_vit, through_blocks
 
+CENTRINGS = ("centre", "sinkhorn_knopp")
 LEAST_DISTANCE = 1e-3
 """Between two unit vectors; below it rounding has its say, and the gradient of the logarithm is 1 / distance."""
 
@@ -29,9 +31,8 @@ class DINOv2(DINO):
 
     What differs from the authors' code: KoLeo looks for the nearest among the images of all processes, there among
     those of one GPU, so that one process and several do the same; it leaves alone pairs that are equal up to rounding
-    (see `koleo`). Teacher outputs are centred; Sinkhorn-Knopp, which their long runs use, is left out, as are
-    layer-wise learning rates (1.0 in their long recipe, 0.9 in the short one) and the factor 0.2 for the patch
-    projection. Images are compared, so that a batch in pieces needs two passes (`separable` is false).
+    (see `koleo`). Images are compared, so that a batch in pieces needs two passes (`separable` is false). With
+    Sinkhorn-Knopp the teacher's answer to an image depends on all others, so that no batch can go through in pieces.
 
     Args:
         encoder: the ViT to train, a timm VisionTransformer with a class token; registers and LayerScale are welcome.
@@ -43,6 +44,10 @@ class DINOv2(DINO):
         masking: blocks to hide.
         patch_weight: of iBOT's loss.
         koleo_weight: of KoLeo's.
+        centring: "centre", the moving average of the authors' short recipe, or "sinkhorn_knopp", their long one's.
+
+    Raises:
+        TrainingError: for another centring.
     """
 
     separable: ClassVar[bool] = False
@@ -57,7 +62,10 @@ class DINOv2(DINO):
         masking: BlockMasking | None = None,
         patch_weight: float = 1.0,
         koleo_weight: float = 0.1,
+        centring: str = "centre",
     ):
+        if centring not in CENTRINGS:
+            raise TrainingError(f"centring {centring!r} is unknown: choose {' or '.join(CENTRINGS)}.")
         vit = require_vit("DINOv2", encoder)
         schedule = schedule or DINOSchedule(momentum=0.992, teacher_temperature=0.07, warmup=0.3)
         head = head or DINOHeadOptions(learned_lengths=True)
@@ -71,10 +79,14 @@ class DINOv2(DINO):
         self.masking = masking or BlockMasking()
         self.patch_weight = patch_weight
         self.koleo_weight = koleo_weight
+        self.centring = centring
+        self.in_one_piece = "" if centring == "centre" else f"--centring {centring}"
 
     def extra_repr(self) -> str:
         """See `DINO.extra_repr`."""
-        return f"{self.schedule}, {self.masking}, patch_weight={self.patch_weight}, koleo_weight={self.koleo_weight}"
+        weights = f"patch_weight={self.patch_weight}, koleo_weight={self.koleo_weight}"
+        other = "" if self.centring == "centre" else f", centring={self.centring}"  # older runs name none
+        return f"{self.schedule}, {self.masking}, {weights}{other}"
 
     @property
     def collapsed_loss(self) -> float | None:
@@ -183,8 +195,8 @@ class DINOv2(DINO):
         temperature, sharpness = self.schedule.teacher_temperature_at(progress), self.schedule.student_temperature
         counts = hidden.sum(1)
         with full_precision(hidden.device):
-            distribution = target(teacher, self.centre.value, temperature)
-            rows = row_by_row(target(teacher_patches, self.patch_centre.value, temperature), patches, sharpness)
+            distribution = self._targets(teacher, self.centre, temperature)
+            rows = row_by_row(self._targets(teacher_patches, self.patch_centre, temperature), patches, sharpness)
             # Each row has a place of its own: unlike adding rows up by image, this gives the same bits on a GPU.
             spread = rows.new_zeros(hidden.numel()).index_copy(0, places, rows).view(hidden.shape)
             patch_loss = by_image(spread.sum(1) / counts.clamp(min=1), GLOBAL_VIEWS).mean(1)
@@ -199,6 +211,12 @@ class DINOv2(DINO):
                 "teacher_entropy": torch.special.entr(distribution[:, 0]).sum(1),
                 "teacher_prototype": distribution[:, 0].argmax(1),
             }
+
+    def _targets(self, teacher: Tensor, centre: Centre, temperature: float) -> Tensor:
+        """The teacher's distributions `(..., K)`, from its outputs for both views at once as in the authors' code."""
+        if self.centring == "centre":
+            return target(teacher, centre.value, temperature)
+        return sinkhorn_knopp(teacher.flatten(0, -2), temperature).view(teacher.shape)
 
 
 def koleo(x: Tensor) -> Tensor:

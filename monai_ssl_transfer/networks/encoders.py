@@ -8,6 +8,7 @@ from typing import Any
 import timm
 from torch import nn
 
+from monai_ssl_transfer.errors import NetworkError
 from monai_ssl_transfer.networks.checkpointing import checkpoint_activations
 
 POOLINGS = {"token": "token", "mean": "avg"}
@@ -73,10 +74,10 @@ def encoder_spec(name: str) -> EncoderSpec:
     """The facts about one encoder.
 
     Raises:
-        ValueError: if the name is unknown; the message lists the known ones.
+        NetworkError: if the name is unknown; the message lists the known ones.
     """
     if name not in SPECS:
-        raise ValueError(f"Unknown encoder {name!r}: choose one of {', '.join(SPECS)}.")
+        raise NetworkError(f"Unknown encoder {name!r}: choose one of {', '.join(SPECS)}.")
     return SPECS[name]
 
 
@@ -88,10 +89,10 @@ def check_patch_size(name: str, network: str) -> None:
         network: what needs patches of 16 pixels, for the message.
 
     Raises:
-        ValueError: for patches of another size.
+        NetworkError: for patches of another size.
     """
     if (size := encoder_spec(name).patch_size) != 16:
-        raise ValueError(
+        raise NetworkError(
             f"{network} needs maps of strides 4, 8, 16 and 32, which patches of {size} pixels do not give: choose "
             f'another encoder than {name}, or the decoder "linear" or "dpt" of build_dense.'
         )
@@ -123,15 +124,15 @@ def build_encoder(
             the backward pass, which saves memory and costs about a third more time.
 
     Raises:
-        ValueError: for an unknown encoder or pooling, or an image_size that is no multiple of a ViT's patch.
+        NetworkError: for an unknown encoder or pooling, or an image_size that is no multiple of a ViT's patch.
     """
     spec = encoder_spec(name)
     if pooling not in POOLINGS:
-        raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
+        raise NetworkError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
     options: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels, "drop_path_rate": drop_path}
     if spec.family == "vit":
         if image_size % spec.patch_size:
-            raise ValueError(f"image_size {image_size} of {name} is not a multiple of {spec.patch_size}.")
+            raise NetworkError(f"image_size {image_size} of {name} is not a multiple of {spec.patch_size}.")
         # fc_norm=False: the tokens are normalised before they are averaged, under the same name as the class token.
         options |= {"img_size": image_size, "dynamic_img_size": True, "fc_norm": False, "num_heads": spec.heads}
         options["global_pool"] = POOLINGS[pooling]

@@ -93,6 +93,29 @@ def layer_number(inner_name: str, layers: int) -> int:
     return 0 if _ENTRANCE.match(inner_name) else layers + 1
 
 
+def layer_scales(network: nn.Module, layer_decay: float) -> dict[str, float]:
+    """The multiple of the encoder's learning rate at which each of its parameters learns.
+
+    Args:
+        network: as for `encoder_modules`.
+        layer_decay: each layer (a ViT's blocks, a ResNet's stages, at the entrance the stem, or patches, positions and
+            class token) learns at this multiple of the next one's rate (Clark et al. 2020, ELECTRA; as in BEiT, MAE and
+            DINOv2 what follows the last block is not slowed down).
+
+    Raises:
+        TrainingError: for a layer decay outside of 0 to 1, or one for an encoder without known layers.
+    """
+    if not 0 < layer_decay <= 1:
+        raise TrainingError(
+            f"layer_decay {layer_decay} must be above 0 and at most 1, where 1 treats all layers alike."
+        )
+    names = encoder_parameter_names(network)
+    if layer_decay == 1:
+        return dict.fromkeys(names, 1.0)
+    layers, inner = layer_count(network), inner_names(network)
+    return {name: layer_decay ** (layers + 1 - layer_number(inner[name], layers)) for name in names}
+
+
 def _layers_of(network: nn.Module) -> dict[str, int]:
     found = {
         name: layer_number(name, 0)

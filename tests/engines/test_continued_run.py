@@ -130,6 +130,22 @@ def test_another_optimizer_starts_with_fresh_moments(
     assert "has another optimizer" in caplog.text
 
 
+def test_other_groups_of_parameters_start_with_fresh_moments(
+    first: PretrainingTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from monai_ssl_transfer.engines.checkpoints.files import checkpoints, write_checkpoint
+
+    (path, *_) = checkpoints(tmp_path / "first" / "checkpoints")
+    content = torch.load(path, weights_only=True)
+    group = content["optimizer"]["param_groups"][0]
+    content["optimizer"]["param_groups"].append({**group, "params": [group["params"].pop()], "lr_factor": 0.2})
+    write_checkpoint(path, content)
+    trainer, steps = build(tmp_path / "longer", tmp_path / "first", 1)
+    trainer.run()
+    assert steps.moments == 0
+    assert "has another layer_decay" in caplog.text
+
+
 def test_two_starts_at_once_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="either --encoder_weights or --continued_run"):
         ContinuedRun(tmp_path, KIND, encoder_weights="encoder.safetensors")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import plain_losses
 import pytest
 import tiny_methods
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import monai_ssl_transfer.methods
 from monai_ssl_transfer.engines.pretraining.trainer import StepOptions
+from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods import SSLMethod
 from monai_ssl_transfer.methods.batch_norm import CPUSyncBatchNorm, synchronise_batch_norm
 
@@ -41,7 +43,7 @@ def processes(folder: Path) -> list[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def alone(processes: list[subprocess.Popen[str]]) -> dict[str, Result]:
-    return {name: tiny_methods.run(name) for name in tiny_methods.METHODS}
+    return {name: tiny_methods.run(name) for name in tiny_methods.METHODS | tiny_methods.WHOLE}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_every_method_is_here() -> None:
     assert {type(build()) for build, _ in tiny_methods.METHODS.values()} == methods
 
 
-@pytest.mark.parametrize("name", tiny_methods.METHODS)
+@pytest.mark.parametrize("name", tiny_methods.METHODS | tiny_methods.WHOLE)
 def test_two_processes_equal_one(name: str, alone: dict[str, Result], both: list[Result]) -> None:
     # without synchronisation each process keeps the statistics of its own images
     ignored = STATISTICS if name == "moco_v2" else ()
@@ -106,6 +108,19 @@ def test_two_processes_with_two_pieces_each_equal_one(
 def test_pieces_equal_the_whole(name: str, without_norms: dict[str, Result]) -> None:
     pieces = tiny_methods.run(name, False, StepOptions(accumulation=2))
     require_same_training(without_norms[name], pieces)
+
+
+@pytest.mark.parametrize("name", plain_losses.LOSSES)
+def test_losses_of_two_processes_are_the_papers(name: str, both: list[Result]) -> None:
+    """Against formulas in float64 over the images of both, written down apart from the methods."""
+    found = torch.stack([rank["compared"][name] for rank in both]).mean().item()
+    assert found == pytest.approx(plain_losses.LOSSES[name](plain_losses.inputs(name)), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", tiny_methods.WHOLE)
+def test_what_needs_a_whole_batch_refuses_pieces(name: str) -> None:
+    with pytest.raises(TrainingError, match="--centring sinkhorn_knopp looks at all images of a step at once, which"):
+        tiny_methods.run(name, options=StepOptions(accumulation=2))
 
 
 def test_a_run_stopped_on_two_goes_on_exactly_on_two(both: list[Result]) -> None:
@@ -172,5 +187,5 @@ def test_batch_norm_that_has_no_synchronised_form_is_refused() -> None:
         def forward(self, input: Tensor) -> Tensor:
             return super().forward(input).relu()
 
-    with pytest.raises(monai_ssl_transfer.errors.TrainingError, match="_Own cannot be synchronised"):
+    with pytest.raises(TrainingError, match="_Own cannot be synchronised"):
         synchronise_batch_norm(nn.Sequential(_Own(3)), torch.device("cpu"))

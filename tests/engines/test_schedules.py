@@ -17,7 +17,7 @@ from monai_ssl_transfer.engines.pretraining.schedules import (
     scaled_learning_rate,
 )
 from monai_ssl_transfer.errors import TrainingError
-from monai_ssl_transfer.methods.base import parameter_groups
+from monai_ssl_transfer.methods.parameters import parameter_groups
 
 
 def test_known_values() -> None:

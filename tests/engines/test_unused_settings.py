@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_ssl_transfer.engines.records.unused_settings import refuse_unused_settings, typed_settings, unused_settings
+from monai_ssl_transfer.engines.records.unused_settings import (
+    refuse_unused_settings,
+    settings_without_effect,
+    typed_settings,
+    unused_settings,
+)
 from monai_ssl_transfer.errors import TrainingError, user_error_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +73,36 @@ def test_temperature_is_refused_where_it_was_typed_in_vain(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "argv", ["run", "--config_file", "x", "--temperature", "0.3"])
     assert "temperature (choose --method#temperature)" in str(initialized(overlay, temperature=0.3))
     assert initialized("configs/methods/simclr.json", temperature=0.3) is None
+
+
+@pytest.mark.parametrize(
+    ("overlay", "settings", "reason"),
+    [
+        ("simclr", {"adam_betas": [0.9, 0.95]}, "adam_betas (only the optimizer adamw has them)"),
+        ("mae", {"adam_betas": [0.9, 0.95]}, ""),
+        ("simclr", {"pooling": "mean"}, "pooling (only a ViT has tokens to choose from)"),
+        ("simclr", {"local_views": 4}, "local_views (only dino and dinov2 have such views)"),
+        ("dino", {"local_views": 4}, ""),
+        ("simclr", {"frozen_epochs": 5}, "frozen_epochs (give --frozen_stages too)"),
+        ("simclr", {"frozen_stages": 2, "frozen_epochs": 5}, ""),
+        ("simclr", {"epochs": 5, "total_images": 1000}, "epochs (total_images says how long the run is)"),
+        ("simclr", {"method_name": "moco_v2"}, "method_name (the overlays of configs/methods choose a method)"),
+    ],
+)
+def test_what_another_setting_makes_idle_is_refused(
+    overlay: str, settings: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run", *(f"--{name}=x" for name in settings)])
+    assert reason in (initialized(f"configs/methods/{overlay}.json", **settings) or "")
+
+
+def test_nothing_is_computed_that_waits_for_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["run", "--frozen_stages=2"])
+    overlays = (f"{CONFIGS}/multi_gpu_train.json", "configs/pretraining/frozen_stages.json")
+    parser = ConfigParser()
+    parser.read_config(files(*overlays))
+    assert settings_without_effect(parser, {"frozen_stages", "frozen_epochs"}) == []
+    assert not {"rank", "world_size", "store"} & parser.ref_resolver.resolved_content.keys()
 
 
 def test_names_of_a_command_line() -> None:

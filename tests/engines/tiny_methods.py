@@ -98,6 +98,13 @@ METHODS: dict[str, tuple[Callable[[], SSLMethod], tuple[int, ...]]] = {
     ),
 }
 """Builders and the sizes of their views; MoCo v2 on one process has a batch-norm group for each of two processes."""
+WHOLE: dict[str, tuple[Callable[[], SSLMethod], tuple[int, ...]]] = {
+    "dinov2_sinkhorn": (
+        lambda: DINOv2(tiny_vit(), **_DINO, masking=BlockMasking(smallest_block=1), centring="sinkhorn_knopp"),
+        (12, 12, 8),
+    ),
+}
+"""Those whose batches cannot go through in pieces."""
 
 
 class NoisyViews(nn.Module):
@@ -137,7 +144,7 @@ def run(
         "before" and "after" (state dicts), "losses" (one per step), "keys" (this process's images, per step).
     """
     torch.manual_seed(0)
-    build, sizes = METHODS[name]
+    build, sizes = (METHODS | WHOLE)[name]
     method = build()
     if not batch_norm:
         without_batch_norm(method)

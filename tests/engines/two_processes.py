@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import plain_losses
 import tiny_methods
 import torch
 from ignite.engine import Events
@@ -62,6 +63,14 @@ def bad_at_second_step(method: SSLMethod) -> None:
     method.represent = poisoned  # type: ignore[method-assign]
 
 
+def compared(name: str, own: slice) -> Tensor:
+    """A method's loss of this process's part of the outputs that `plain_losses` makes."""
+    method = tiny_methods.METHODS[name][0]()
+    inputs = plain_losses.inputs(name)
+    plain_losses.prepare(name, method)
+    return method.eval().compare({key: value[own] for key, value in inputs.items()}, 0.5)["loss"].detach()
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     idist.initialize("gloo", init_method=f"file://{folder}/rendezvous", world_size=2, rank=int(os.environ["RANK"]))
@@ -69,6 +78,10 @@ def main(folder: Path) -> None:
     for name in tiny_methods.METHODS:
         result[name] = tiny_methods.run(name)
         result[f"{name} in pieces"] = tiny_methods.run(name, False, StepOptions(accumulation=2))
+    for name in tiny_methods.WHOLE:
+        result[name] = tiny_methods.run(name)
+    rank = idist.get_rank()
+    result["compared"] = {name: compared(name, slice(4 * rank, 4 * rank + 4)) for name in plain_losses.LOSSES}
     resuming = {"options": StepOptions(clip_norm=1.0), "epochs": 2}
     result["undisturbed"] = tiny_methods.run("moco_v2", **resuming)
     for part in ("stopped", "resumed"):
@@ -82,7 +95,7 @@ def main(folder: Path) -> None:
     draw = FirstDraw()
     result["frozen"] = tiny_methods.run("dino", change=frozen_prototypes, handlers=(draw,))
     result["draw"] = draw.value
-    rank, places = idist.get_rank(), torch.arange(8.0)[:, None]
+    places = torch.arange(8.0)[:, None]
     result["order"] = encode_interleaved(nn.Identity(), places[4 * rank : 4 * rank + 4])
     torch.save(result, folder / f"{idist.get_rank()}.pt")
     idist.finalize()

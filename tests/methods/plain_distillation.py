@@ -15,6 +15,17 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum()
 
 
+def sinkhorn(teacher: np.ndarray, sharpness: float, iterations: int = 3) -> np.ndarray:
+    """Listing 1 of SwAV (arXiv 2006.09882) for outputs `(N, K)` of all images; rows of the result add up to 1."""
+    q = np.exp(teacher.T / sharpness)
+    q /= q.sum()
+    prototypes, rows = q.shape
+    for _ in range(iterations):
+        q /= q.sum(axis=1, keepdims=True) * prototypes
+        q /= q.sum(axis=0, keepdims=True) * rows
+    return q.T * rows
+
+
 def cross_entropy(
     teacher: np.ndarray, student: np.ndarray, centre: np.ndarray, sharpness: float, temperature: float
 ) -> float:

@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from plain_distillation import cross_entropy, multi_crop, plain
+from plain_distillation import cross_entropy, multi_crop, plain, sinkhorn, softmax
 from timm.models.vision_transformer import VisionTransformer
 from tiny_encoder import TinyEncoder, random_views, tiny_vit
 
 from monai_ssl_transfer.errors import TrainingError
 from monai_ssl_transfer.methods import BlockMasking, DINOHeadOptions, DINOSchedule, DINOv2, SampleKeys, parameter_groups
+from monai_ssl_transfer.methods.centre import sinkhorn_knopp
 from monai_ssl_transfer.methods.dinov2 import koleo
 from monai_ssl_transfer.methods.masks import block_masks
 
@@ -90,6 +91,49 @@ def test_loss_is_the_sum_of_the_papers_three(patch_prototypes: int | None) -> No
     assert output["patch_loss"].item() == pytest.approx(ibot, rel=1e-5)
     assert output["koleo"].item() == pytest.approx(spread, rel=1e-4)
     assert output["loss"].item() == pytest.approx(dino + 0.8 * ibot + 0.2 * spread, rel=1e-4)
+
+
+def test_sinkhorn_knopp_is_the_listing_and_every_prototype_is_used_alike() -> None:
+    teacher = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    teacher[:, 0] += 3  # a softmax would choose this one
+    found = sinkhorn_knopp(teacher, 0.5)
+    assert np.allclose(plain(found), sinkhorn(plain(teacher), 0.5), atol=1e-5)
+    assert found.sum(0).tolist() == pytest.approx([8] * 5, rel=0.1)
+    sharp = sinkhorn_knopp(100 * teacher, 0.04)  # exp() of it is infinite
+    assert torch.isfinite(sharp).all() and sharp.sum(1).tolist() == pytest.approx([1] * 40)
+    assert sinkhorn_knopp(teacher[:0], 0.5).shape == (0, 5)
+
+
+def test_loss_with_sinkhorn_knopp() -> None:
+    method = small_dinov2(centring="sinkhorn_knopp", masking=BlockMasking(probability=1.0, least=0.3)).eval()
+    views, masks = random_views(0, VIEWS), masks_of(method)
+    tokens = [student_tokens(method, views[v], masks[v]) for v in (0, 1)]
+    seen = [method.teacher_encoder.forward_features(views[v]) for v in (0, 1)]
+    student = [plain(method.projection_head(x[:, 0])) for x in tokens]
+    student += [plain(method.projection_head(method.encoder.forward_features(view)[:, 0])) for view in views[2:]]
+    both = sinkhorn(np.concatenate([plain(method.teacher_projection_head(x[:, 0])) for x in seen]), 0.06)
+    pairs = [
+        -(both[6 * t + image] * np.log(softmax(student[s][image] / 0.15))).sum()
+        for image in range(6)
+        for t in (0, 1)
+        for s in range(4)
+        if s != t
+    ]
+    output = method(views, 0.2, KEYS)
+    assert output["view_loss"].item() == pytest.approx(np.mean(pairs), rel=1e-5)
+
+    hidden = [mask.flatten(1) for mask in masks]
+    answers = np.concatenate([plain(method.teacher_projection_head(x[:, 1:])[hidden[v]]) for v, x in enumerate(seen)])
+    guesses = np.concatenate([plain(method.projection_head(x[:, 1:])[hidden[v]]) for v, x in enumerate(tokens)])
+    rows = [-(t * np.log(softmax(g / 0.15))).sum() for t, g in zip(sinkhorn(answers, 0.06), guesses, strict=True)]
+    per_view = [np.mean(part) for part in np.split(rows, np.cumsum(torch.cat(hidden).sum(1).numpy())[:-1])]
+    assert output["patch_loss"].item() == pytest.approx(np.mean(per_view), rel=1e-5)
+
+
+def test_an_unknown_centring_is_refused_and_the_known_one_is_recognised() -> None:
+    with pytest.raises(TrainingError, match="choose centre or sinkhorn_knopp"):
+        small_dinov2(centring="swav")
+    assert "centring=sinkhorn_knopp" in repr(small_dinov2(centring="sinkhorn_knopp"))
 
 
 def test_koleo_against_loops_and_for_equal_vectors() -> None:

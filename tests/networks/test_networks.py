@@ -9,6 +9,7 @@ import torchvision
 from monai.networks.nets import FlexibleUNet
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 
+from monai_ssl_transfer.errors import NetworkError
 from monai_ssl_transfer.networks import build_classifier, build_encoder, build_unet
 from monai_ssl_transfer.networks.encoders import encoder_spec
 
@@ -95,9 +96,9 @@ def test_registering_leaves_monais_backbones_alone() -> None:
 
 
 def test_wrong_arguments_are_explained() -> None:
-    with pytest.raises(ValueError, match="choose one of resnet18"):
+    with pytest.raises(NetworkError, match="choose one of resnet18"):
         build_encoder("resnet51")
-    with pytest.raises(ValueError, match="multiple of 16"):
+    with pytest.raises(NetworkError, match="multiple of 16"):
         build_encoder("vit_tiny", image_size=100)
     with pytest.raises(ValueError, match="2-D"):
         FlexibleUNet(1, 2, "ssl_resnet18", spatial_dims=3)

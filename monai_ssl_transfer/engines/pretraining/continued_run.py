@@ -136,6 +136,14 @@ def _load_optimizer(engine: PretrainingTrainer, content: dict[str, Any], path: P
     if content["fingerprint"].get("optimizer") != type(optimizer).__name__:
         logger.warning("%s has another optimizer; its moments start anew", path)
         return
+    if _sizes(content["optimizer"]["param_groups"]) != _sizes(optimizer.param_groups):
+        logger.warning("%s has another layer_decay or patch_learning_rate_factor; its moments start anew", path)
+        return
     optimizer.load_state_dict(content["optimizer"])
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
+
+
+def _sizes(groups: list[dict[str, Any]]) -> list[int]:
+    """Parameters of each group."""
+    return [len(group["params"]) for group in groups]

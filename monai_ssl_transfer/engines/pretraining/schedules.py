@@ -184,8 +184,21 @@ class CosineScheduleHandler:
         return f"{self.batch_size} = {processes} x {share // self.pieces} images x {self.pieces} pieces"
 
     def _factors(self) -> str:
-        other = {group.get("lr_factor", 1.0) for group in self.optimizer.param_groups} - {1.0}
-        return f"; biases and norms at {', '.join(f'{one:g}' for one in sorted(other))} times this" if other else ""
+        """What learns at another rate."""
+        weights: set[float] = set()
+        others: set[float] = set()
+        for group in self.optimizer.param_groups:
+            large = any(parameter.ndim > 1 for parameter in group["params"])
+            (weights if large else others).add(group.get("lr_factor", 1.0))
+        said = [
+            f"; {what} at {' to '.join(f'{one:g}' for one in sorted({min(found), max(found)}))} times this"
+            for what, found in (
+                ("the encoder's entrance and layers", weights - {1.0}),
+                ("biases and norms", others - weights - {1.0}),
+            )
+            if found
+        ]
+        return "".join(said)
 
 
 def rates(optimizer: Optimizer) -> Iterable[tuple[str, float]]:

@@ -84,8 +84,13 @@ class StepGradients:
             "loss" and the method's scalars, detached, and "embedding" ``(B, D)``.
 
         Raises:
-            TrainingError: when the part cannot be cut into equal pieces.
+            TrainingError: when the part cannot be cut into equal pieces, or the method needs it whole.
         """
+        if self.options.accumulation > 1 and self.method.in_one_piece:
+            raise TrainingError(
+                f"{self.method.in_one_piece} looks at all images of a step at once, which --accumulation "
+                f"{self.options.accumulation} cuts into pieces: leave one of the two out."
+            )
         pieces = cut(views, keys, self.options.accumulation)
         if len(pieces) == 1 or self.method.separable:
             return self._accumulated(pieces, progress)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from monai.bundle import ConfigParser
 
 from monai_ssl_transfer.engines.records.run_config import running_parser
 from monai_ssl_transfer.errors import TrainingError
@@ -19,11 +21,27 @@ _OF_MONAI = {
 _OF_SOME_METHODS = {"temperature", "preset", "vit"}
 """Settings of train.json that a method may do without; it stands there all the same."""
 
+_CONDITIONS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
+    "adam_betas": ("optimizer_name", lambda name: name == "adamw", "only the optimizer adamw has them"),
+    "pooling": ("vit", bool, "only a ViT has tokens to choose from"),
+    "local_views": ("recipe_name", lambda name: name in ("dino", "dinov2"), "only dino and dinov2 have such views"),
+    "frozen_stages": ("frozen_epochs", bool, "give --frozen_epochs too"),
+    "frozen_epochs": ("frozen_stages", bool, "give --frozen_stages too"),
+    "epochs": ("total_images", lambda images: images is None, "total_images says how long the run is"),
+    "warmup_epochs": ("warmup_images", lambda images: images is None, "warmup_images says how long the warm-up is"),
+    "method_name": ("method_name", lambda _: False, "the overlays of configs/methods choose a method"),
+    "vit": ("vit", lambda _: False, "it follows from encoder_name"),
+}
+"""What a setting that is typed is used under: the value of this other setting, and what to say where it is not so."""
+_COMPUTED = {"optimizer_name", "vit", "recipe_name", "frozen_stages"}
+"""Settings that follow from others, but not from data or processes, which are not there yet."""
+
 
 def refuse_unused_settings() -> None:
-    """Refuse settings that nothing in the configuration refers to; bundles call this in ``initialize``.
+    """Refuse settings that have no effect; bundles call this in ``initialize``.
 
-    Such a setting is misspelled or belongs to another method, and the run would silently be another one than asked for.
+    Such a setting is misspelled, belongs to another method or needs another setting beside it, and the run would
+    silently be another one than asked for.
 
     Raises:
         TrainingError: names the settings, and what was probably meant.
@@ -31,13 +49,10 @@ def refuse_unused_settings() -> None:
     parser = running_parser()
     if parser is None:
         return
-    config = parser.get()
-    if unused := unused_settings(config, typed_settings(sys.argv)):
-        raise TrainingError(
-            f"Nothing in this training (method {config.get('method_name')}) uses "
-            + ", ".join(_with_remedy(name, config) for name in unused)
-            + "."
-        )
+    config, typed = parser.get(), typed_settings(sys.argv)
+    found = [_with_remedy(name, config) for name in unused_settings(config, typed)]
+    if found := found or settings_without_effect(parser, typed):
+        raise TrainingError(f"Nothing in this training (method {config.get('method_name')}) uses {', '.join(found)}.")
 
 
 def unused_settings(config: dict[str, Any], typed: set[str]) -> list[str]:
@@ -50,6 +65,25 @@ def unused_settings(config: dict[str, Any], typed: set[str]) -> list[str]:
     used = {name for text in _texts(config) for name in _REFERENCE.findall(text)} | _OF_MONAI
     idle = _OF_SOME_METHODS - typed
     return [name for name in config if not name.startswith("_") and name not in used | idle]
+
+
+def settings_without_effect(parser: ConfigParser, typed: set[str]) -> list[str]:
+    """Settings of a command line that something refers to, but that another setting makes idle; with the reason.
+
+    Args:
+        parser: of the run.
+        typed: names on the command line; files may set such values, for another encoder or optimizer.
+    """
+    config = parser.get()
+
+    def value(name: str) -> Any:
+        return parser.get_parsed_content(name) if name in _COMPUTED else config[name]
+
+    return [
+        f"{name} ({reason})"
+        for name, (other, suits, reason) in _CONDITIONS.items()
+        if name in typed and config.get(name) and other in config and not suits(value(other))
+    ]
 
 
 def typed_settings(words: list[str]) -> set[str]:

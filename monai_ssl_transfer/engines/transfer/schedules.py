@@ -12,13 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from monai_ssl_transfer.engines.pretraining.schedules import cosine
 from monai_ssl_transfer.errors import TrainingError
-from monai_ssl_transfer.networks.parts import (
-    encoder_modules,
-    encoder_parameter_names,
-    inner_names,
-    layer_count,
-    layer_number,
-)
+from monai_ssl_transfer.networks.parts import encoder_modules, encoder_parameter_names, layer_scales
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +31,8 @@ def transfer_parameter_groups(
         learning_rate: of the head or decoder, 1/step.
         encoder_learning_rate_factor: the encoder learns at this multiple of it.
         weight_decay: of matrices and kernels.
-        layer_decay: each of the encoder's layers (a ViT's blocks, a ResNet's stages, at the entrance the stem, or
-            patches, positions and class token) learns at this multiple of the next one's rate (Clark et al. 2020,
-            ELECTRA; as in BEiT and MAE what follows the last block is not slowed down).
+        layer_decay: each of the encoder's layers learns at this multiple of the next one's rate, see
+            `parts.layer_scales`.
 
     Returns:
         Groups with "name", "params", "lr" and "weight_decay": up to four, or up to two for each layer and the head.
@@ -47,12 +40,7 @@ def transfer_parameter_groups(
     Raises:
         TrainingError: for a layer decay outside of 0 to 1, or one for an encoder without known layers.
     """
-    if not 0 < layer_decay <= 1:
-        raise TrainingError(
-            f"layer_decay {layer_decay} must be above 0 and at most 1, where 1 treats all layers alike."
-        )
-    scales = dict.fromkeys(encoder_parameter_names(network), 1.0) if layer_decay == 1 else {}
-    scales = scales or _layer_scales(network, layer_decay)
+    scales = layer_scales(network, layer_decay)
     groups: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -67,15 +55,6 @@ def transfer_parameter_groups(
         }
         for (scale, decays), parameters in groups.items()
     ]
-
-
-def _layer_scales(network: nn.Module, layer_decay: float) -> dict[str, float]:
-    """The multiple of the encoder's rate at which each of its parameters learns."""
-    names = encoder_parameter_names(network)
-    if layer_decay == 1:
-        return dict.fromkeys(names, 1.0)
-    layers, inner = layer_count(network), inner_names(network)
-    return {name: layer_decay ** (layers + 1 - layer_number(inner[name], layers)) for name in names}
 
 
 def transfer_schedule(optimizer: Optimizer, steps: int, warmup_steps: int, final_factor: float = 0.0) -> LambdaLR:
