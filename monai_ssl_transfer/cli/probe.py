@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from monai_ssl_transfer.cli.commands import Commands
@@ -39,8 +41,21 @@ def _probe(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.average,
     )
-    print((written.parent / "summary.json").read_text(encoding="utf-8") + f"{written} says how it was made")
+    print((written.parent / "summary.json").read_text(encoding="utf-8") + _over_draws(written))
+    print(f"{written} says how it was made")
     return 0
+
+
+def _over_draws(written: Path) -> str:
+    """Mean and SD of every figure where cases were drawn repeatedly; what is printed before is the first draw."""
+    draws = json.loads(written.read_text(encoding="utf-8"))["draws"]
+    if len(draws) < 2:
+        return ""
+    lines = [f"the above is the first of {len(draws)} draws; over all of them, mean (SD):\n"]
+    for name in draws[0]:
+        values = [float(one[name]) for one in draws]
+        lines.append(f"  {name} {mean(values):.3f} ({stdev(values):.3f})\n")
+    return "".join(lines)
 
 
 def _rank(arguments: argparse.Namespace) -> int:

@@ -325,3 +325,12 @@ def test_settings_of_a_probe_are_checked():
         probe_with("knn", {"k": 3})
     with pytest.raises(DataError, match="no probe 'svm'"):
         probe_with("svm")
+    for given, wanted in (
+        ({"neighbours": "abc"}, 'neighbours of the probe knn is "abc": give a list, each of them a whole number'),
+        ({"neighbours": 20}, "give a list"),
+        ({"per_class": 1.5}, "give a whole number or null"),
+        ({"refit": "yes"}, "give true or false"),
+    ):
+        with pytest.raises(DataError, match=wanted):
+            probe_with("knn", given)
+    assert probe_with("knn", {"temperature": 1, "per_class": None}) == KNNProbe(temperature=1)
