@@ -147,7 +147,7 @@ def comparisons_csv(analysis: Analysis) -> str:
 
 def _csv_cells(one: Compared) -> list[float | str]:
     cell, difference = one.comparison.candidate, one.difference
-    names = [cell.study, cell.task, cell.protocol, cell.fraction, one.comparison.metric]
+    names: list[float | str] = [cell.study, cell.task, cell.protocol, cell.fraction, one.comparison.metric]
     names += [cell.initialisation, one.comparison.reference.initialisation]
     numbers: list[float | str] = [""] * 11
     if difference is not None:
