@@ -129,6 +129,10 @@ class TaskEmbedder:
         self.parser, self.cache, self.device, self.average, self.stated = parser, cache, device, average, stated
         with explained():
             self.cases = task_cases(parser)
+            if average == "volume" and all(
+                len(set(one.volumes)) == len(one.cases) for one in self.cases.parts.values()
+            ):
+                raise DataError("average volume: no two of the cases are slices of one volume: leave the average out.")
             photographs = self.cases.store is None
             self.channels = "rgb" if photographs else str(parser.get_parsed_content("channels"))
             self.grey = photographs and parser.get("in_channels") == 1

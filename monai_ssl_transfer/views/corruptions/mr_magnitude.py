@@ -35,7 +35,8 @@ def bias_field(
     """
     degrees = np.indices((_DEGREE + 1,) * 3).sum(axis=0)
     coefficients = np.where((degrees > 0) & (degrees <= _DEGREE), random.standard_normal(degrees.shape), 0)
-    field = leggrid3d(*(np.linspace(-1, 1, n) for n in volume.shape), coefficients)
+    slices, rows, columns = (np.linspace(-1, 1, n) for n in volume.shape)
+    field = leggrid3d(slices, rows, columns, coefficients)
     return volume * np.exp(amount * field / np.abs(field).max()).astype(np.float32)
 
 

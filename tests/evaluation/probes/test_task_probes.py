@@ -247,6 +247,8 @@ def test_what_cannot_be_probed_is_a_sentence(landmarks: Path, tmp_path: Path):
     for task, encoder, kind, words in cases:
         with pytest.raises(kind, match=words):
             task_vectors(task, encoder, None)
+    with pytest.raises(DataError, match="no two of the cases are slices of one volume"):
+        task_vectors(finding_task(landmarks), SCRATCH, None, average="volume")
 
 
 def test_a_misspelt_setting_is_a_sentence():
