@@ -153,6 +153,17 @@ def test_options_that_fit_no_row_are_refused(tmp_path: Path, options: ImportOpti
     assert not (tmp_path / "study").exists()
 
 
+def test_only_the_primary_metric_of_a_table_is_tested(tmp_path: Path) -> None:
+    options = ImportOptions(reference="scratch", primary=["Dice"])
+    _, declaration = import_study(tidy(tmp_path / "runs.csv"), tmp_path / "study", options)
+    assert {one.metric for one in declaration.families[0].comparisons} == {"Dice"}
+    assert [one.metric for one in declaration.shown] == ["HD95"] * 2
+    with pytest.raises(DataError, match="has no metric IoU"):
+        import_study(tmp_path / "runs.csv", tmp_path / "other", ImportOptions(reference="scratch", primary=["IoU"]))
+    with pytest.raises(DataError, match="so --primary has no effect: leave it out"):
+        import_study(radnet_like(tmp_path / "runs.json"), tmp_path / "other", ImportOptions(primary=["accuracy"]))
+
+
 def test_a_study_is_not_replaced_unasked(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = str(study.parent / "runs.csv")
     again = ["study", "import", source, "--out", str(study), "--reference", "own <new>"]

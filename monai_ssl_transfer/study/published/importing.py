@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from monai_ssl_transfer.errors import DataError
@@ -56,6 +56,7 @@ def import_study(file: Path, out: Path, options: ImportOptions | None = None) ->
     if (out / DECLARATION_NAME).exists() and not options.overwrite:
         raise DataError(f"{out} already holds a study: give another folder, or --overwrite to replace it.")
     if file.suffix.lower() == ".json":
+        _refuse_options(file, options)
         results, declaration = read_radnet(file)
     else:
         results = read_results(file)
@@ -63,6 +64,14 @@ def import_study(file: Path, out: Path, options: ImportOptions | None = None) ->
     write_results(results, out / RESULTS_NAME)
     write_declaration(declaration, out / DECLARATION_NAME)
     return results, declaration
+
+
+def _refuse_options(file: Path, options: ImportOptions) -> None:
+    given = replace(options, overwrite=False)
+    unused = [one.name for one in fields(given) if getattr(given, one.name)]
+    if unused:
+        option = {"margins": "margin"}.get(unused[0], unused[0].replace("_", "-"))
+        raise DataError(f"{file} brings the declaration of its study, so --{option} has no effect: leave it out.")
 
 
 def declare(results: Results, file: Path, options: ImportOptions) -> Declaration:
