@@ -26,6 +26,7 @@ def parsed(*overlays: str, encoder: str = "resnet50", family: str = "endoscopy",
     parser.read_config([str(ROOT / file) for file in files])
     layer = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1}
     plain = {"encoder_name": encoder, "method": layer, "device": torch.device("cpu"), "store": range(2000)}
+    plain["patch_learning_rate_factor"] = 1.0  # the layer has no patches
     for name, value in (plain | overrides).items():
         parser[name] = value
     return parser
@@ -73,6 +74,8 @@ def test_a_method_holds_when_given_after_a_scale(method: str, scale: str, encode
 
 
 def test_every_method_has_an_optimizer_of_its_own() -> None:
+    overlay = ConfigParser.load_config_file(str(ROOT / "configs/methods/dinov2.json"))
+    assert overlay["patch_learning_rate_factor"] == 0.2 and overlay["centring"] == "centre"
     assert chosen(parsed("methods/dino"))["optimizer"] == chosen(parsed("methods/moco_v2"))["optimizer"] == "SGD"
     betas = {method: chosen(parsed(f"methods/{method}"))["groups"][0]["betas"] for method in ("mae", "dinov2")}
     assert {method: tuple(values) for method, values in betas.items()} == {"mae": (0.9, 0.95), "dinov2": (0.9, 0.999)}
