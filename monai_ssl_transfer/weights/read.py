@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import encoder_spec
 from monai_ssl_transfer.weights.card import EncoderCard
+from monai_ssl_transfer.weights.converting.changes import noted
 from monai_ssl_transfer.weights.converting.reshape import POSITION
 from monai_ssl_transfer.weights.facts import EncoderFacts, remember, remembered
 from monai_ssl_transfer.weights.key_maps import State
@@ -47,12 +49,14 @@ def existing_path(file: str | Path) -> Path:
     return path
 
 
-def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
+def read_encoder(file: str | Path, patch_size: int | None = None) -> tuple[dict[str, Tensor], EncoderCard]:
     """Read an encoder and its card.
 
     Args:
         file: `encoder.safetensors`, the folder with it, its card `encoder.json`, or a checkpoint of any source in
             `weights.reading.sources`; nothing in it is executed.
+        patch_size: side in pixels that the patches of a ViT are resampled to where its own are none of ours (DINO's
+            ViT-S/8, timm's ViT-B/32); None refuses such a file.
 
     Returns:
         The tensors under canonical names and the card; for files without a card it says what the tensors, and for
@@ -64,13 +68,15 @@ def read_encoder(file: str | Path) -> tuple[dict[str, Tensor], EncoderCard]:
     path = existing_path(file)
     checkpoint = read_file(path)
     own = card_inside(checkpoint)
-    found = find_checked(checkpoint)
+    found = find_checked(checkpoint, patch_size)
     known = own or card_beside(path, found.state)
     card = known or foreign_card(checkpoint, found)
     logger.info("%s holds a %s (%d tensors): %s", path, card.architecture, len(found.state), found.source)
     if own is None:
         show_licence(checkpoint)
     notes = found.notes if known is None else conversion_notes(card)
+    if found.resampled:  # not what the file holds, so that nothing is remembered of it
+        return found.state, replace(card, method=noted(card.method, found.resampled))
     remember(path, EncoderFacts(card, checkpoint.sha256, found.source, notes))
     return found.state, card
 

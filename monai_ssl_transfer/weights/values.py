@@ -19,17 +19,18 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COUNTS = (*FLOATS, torch.int16, torch.int32, torch.int64)
 
 
-def find_checked(checkpoint: Checkpoint) -> FoundEncoder:
+def find_checked(checkpoint: Checkpoint, patch_size: int | None = None) -> FoundEncoder:
     """Find the encoder in a file and make sure that its tensors are plain ones of real numbers.
 
     Args:
         checkpoint: the file.
+        patch_size: as for `find_encoder`.
 
     Raises:
         WeightsError: as `find_encoder`, and for tensors of other types, sparse ones, and ones without values.
     """
     try:
-        found = find_encoder(checkpoint)
+        found = find_encoder(checkpoint, patch_size)
     except (RuntimeError, TypeError) as error:
         # some formats are told apart, or put together, by computing with tensors
         for tensors in holders_of(checkpoint.content).values():

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from monai.networks import nets
 from safetensors import safe_open
 from safetensors.torch import load_file
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks import build_encoder
 from monai_ssl_transfer.weights import EncoderCard, read_encoder, save_encoder
 from monai_ssl_transfer.weights.converting.convert import TARGETS, ConvertOptions, convert_file
+from monai_ssl_transfer.weights.read import encoder_facts
 from monai_ssl_transfer.weights.transformer_names import (
     from_monai_mae,
     from_monai_vit,
@@ -158,6 +161,8 @@ REFUSED = [
     ("resnet18", "monai-vit", {}, "resnet18 is no ViT"),
     ("resnet18", "timm", {"patch_size": 8}, "has no patches: leave patch_size out"),
     ("resnet18", "timm", {"image_size": 96}, "leave image_size out"),
+    ("resnet18", "timm", {"fold_layer_scale": True}, "resnet18 has no LayerScale: leave fold_layer_scale out"),
+    ("vit_tiny", "monai-vit", {"fold_layer_scale": True}, "vit_tiny has no LayerScale"),
     ("resnet18", "timm", {"in_channels": 0}, "in_channels 0 is no positive whole number"),
     ("resnet18", "timm", {"spatial_dims": 4}, "neither 2 nor 3"),
     ("resnet18", "keras", {}, "choose one of timm, torchvision, monai-resnet, monai-vit, monai-flexible-unet"),
@@ -251,3 +256,29 @@ def test_unetr_takes_everything_but_the_class_token() -> None:
 
 def test_all_targets_are_known() -> None:
     assert TARGETS == ("timm", "torchvision", "monai-resnet", "monai-vit", "monai-flexible-unet")
+
+
+@pytest.mark.parametrize(("patch", "start"), [(8, ""), (32, "backbone.")])
+def test_a_vit_of_other_patches_becomes_one_of_16_as_by_timm(patch: int, start: str, tmp_path: Path) -> None:
+    """DINO's ViT-S/8 and timm's ViT-B/32 are of this kind; timm's own loader resamples patches and positions alike."""
+    published = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64, patch_size=patch).state_dict()
+    file = tmp_path / "published.pth"
+    torch.save({start + name: tensor for name, tensor in published.items()}, file)
+    with pytest.raises(WeightsError, match=rf"patches of {patch} pixels, .*convert --patch_size 16"):
+        read_encoder(file)
+    out = convert_file(file, "timm", tmp_path / "out.safetensors", ConvertOptions(patch_size=16))
+    state, card = read_encoder(out)
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64)
+    wanted = checkpoint_filter_fn(published, network)
+    assert state.keys() == wanted.keys()
+    assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+    assert card.image_size == 64
+    assert card.method["conversion"] == [
+        f"patches resampled from {patch} to 16 pixels (FlexiViT)",
+        f"position embedding resampled from {64 // patch} x {64 // patch} to 4 x 4 patches",
+        "converted to timm",
+    ]
+    with pytest.raises(WeightsError, match="patches of"):  # what was resampled is not remembered as the file's own
+        encoder_facts(file)
+    with pytest.raises(WeightsError, match=rf"patches of {patch} pixels"):
+        convert_file(file, "timm", tmp_path / "none.safetensors", ConvertOptions(patch_size=12))

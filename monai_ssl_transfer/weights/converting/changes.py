@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,6 +75,8 @@ def change_shape(
     for step in (_bgr, _channels, _patches, _position):
         changed, card, line = step(changed, card, options)
         done += line
+    if options.fold_layer_scale and GAIN not in changed:
+        raise WeightsError(f"{card.architecture} has no LayerScale: leave fold_layer_scale out.")
     if GAIN in changed and (options.fold_layer_scale or not gains):
         changed = reshape.fold_layer_scale(changed)
         done.append("LayerScale's gains multiplied into the layers before them")
@@ -153,6 +155,7 @@ def _position(state: State, card: EncoderCard, options: ConvertOptions) -> Step:
     return reshape.resize_position(state, new), card, [done]
 
 
-def noted(method: dict[str, Any], done: list[str]) -> dict[str, Any]:
+def noted(method: dict[str, Any], done: Iterable[str]) -> dict[str, Any]:
     """The method of a card with what was done to the encoder afterwards, under "conversion"."""
-    return method | {"conversion": [*method.get("conversion", ()), *done]} if done else method
+    lines = [*method.get("conversion", ()), *done]
+    return method | {"conversion": lines} if lines else method

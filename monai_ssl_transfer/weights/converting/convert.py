@@ -68,7 +68,7 @@ def convert_file(file: str | Path, to: str, out: str | Path, options: ConvertOpt
     options.check()
     written = Path(out)
     _check_paths(encoder_path(file), written)
-    given, card = read_encoder(file)
+    given, card = read_encoder(file, options.patch_size)
     state, card, done = change_shape(given, card, options, gains=to in GAINS)
     encoder = ReshapedEncoder(
         state=state,

@@ -108,6 +108,31 @@ def resize_patches(state: Mapping[str, Tensor], patch_size: int) -> State:
     return {**state, PATCHES: resampled}
 
 
+def other_patches(state: Mapping[str, Tensor], patch_size: int) -> tuple[State, tuple[str, ...]]:
+    """A ViT with patches of another size for images of the same size: `resize_patches` and the positions with them.
+
+    Args:
+        state: canonical.
+        patch_size: new side in pixels.
+
+    Returns:
+        The state and what was done; the state as it is and nothing where no whole number of such patches fits.
+
+    Raises:
+        WeightsError: if the grid is no square.
+    """
+    if PATCHES not in state or POSITION not in state:
+        return dict(state), ()
+    side, old = grid_of(state), state[PATCHES].shape[-1]
+    new, rest = divmod(side * old, patch_size)
+    if rest or not new:
+        return dict(state), ()
+    return resize_position(resize_patches(state, patch_size), new), (
+        f"patches resampled from {old} to {patch_size} pixels (FlexiViT)",
+        f"position embedding resampled from {side} x {side} to {new} x {new} patches",
+    )
+
+
 def change_channels(state: Mapping[str, Tensor], channels: int) -> State:
     """Change the number of input channels.
 

@@ -86,6 +86,7 @@ RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
     ("Bottleneck", (3, 4, 23, 3)): "ResNet-101",
     ("Bottleneck", (3, 8, 36, 3)): "ResNet-152",
 }
+PLAIN_VITS = {(spec.width, spec.depth) for spec in SPECS.values() if spec.family == "vit" and spec.patch_size == 16}
 VITS = {(1024, 24): "ViT-L", (1280, 32): "ViT-H", (1408, 40): "ViT-g", (1536, 40): "ViT-g"}
 WINDOWED = (
     "this is SSL4GIE's ViT detector, whose class token was deleted and whose attention was cut into windows, "
@@ -156,9 +157,12 @@ def _vit(shapes: Shapes) -> str:
     extras = (f", {registers} registers" if registers else "") + (
         ", LayerScale" if "blocks.0.ls1.gamma" in shapes else ""
     )
-    return (
+    what = (
         f"this is a {size} of width {width}, {depth} blocks and patches of {side} pixels{extras}, which is not offered"
     )
+    if not extras and (width, depth) in PLAIN_VITS:
+        return f"{what}, but can be made one of 16 by ssl-transfer weights convert --patch_size 16"
+    return what
 
 
 def _count(shapes: Shapes, start: str) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from monai_ssl_transfer.errors import WeightsError
 from monai_ssl_transfer.networks.encoders import encoder_names, encoder_spec
-from monai_ssl_transfer.weights.converting.reshape import POSITION
+from monai_ssl_transfer.weights.converting.reshape import POSITION, other_patches
 from monai_ssl_transfer.weights.key_maps import State, identify
 from monai_ssl_transfer.weights.published.files import known_file
 from monai_ssl_transfer.weights.reading.files import Checkpoint
@@ -64,6 +64,7 @@ class FoundEncoder:
         holder: entry of the file with the tensors, "" for its top.
         start: what the names of the encoder begin with in there.
         notes: what was done besides renaming.
+        resampled: what was done to make its patches those of one of ours.
     """
 
     state: State
@@ -78,13 +79,15 @@ class FoundEncoder:
     holder: str = ""
     start: str = ""
     notes: tuple[str, ...] = ()
+    resampled: tuple[str, ...] = ()
 
 
-def find_encoder(checkpoint: Checkpoint) -> FoundEncoder:
+def find_encoder(checkpoint: Checkpoint, patch_size: int | None = None) -> FoundEncoder:
     """Find the encoder in a file, and say what else is in it.
 
     Args:
         checkpoint: the file.
+        patch_size: side in pixels that the patches of a ViT are resampled to where its own are none of ours.
 
     Returns:
         The encoder under canonical names; nothing is left out that is not listed in `dropped`.
@@ -94,7 +97,7 @@ def find_encoder(checkpoint: Checkpoint) -> FoundEncoder:
             tensors would mean something else here; or if there are several.
     """
     places = places_in(checkpoint.content)
-    ours = [place for place in places if _is_ours(place)]
+    ours = [place for place in places if _is_ours(place, patch_size)]
     if not ours:
         raise WeightsError(_refusal(checkpoint.file, places, checkpoint.content))
     place = choose_place(places, checkpoint.content, checkpoint.file)
@@ -102,11 +105,17 @@ def find_encoder(checkpoint: Checkpoint) -> FoundEncoder:
         raise WeightsError(_damaged(checkpoint.file, place, ours[0]))
     if problem := unusual(_both_shapes(place)):
         raise WeightsError(_sentence(checkpoint.file, place.level, place.start, problem))
-    return _found(checkpoint, place)
+    return _found(checkpoint, place, patch_size)
 
 
-def _is_ours(place: Place) -> bool:
-    return bool(identify(to_canonical(_encoder_level(place))[0])[0])
+def _is_ours(place: Place, patch_size: int | None) -> bool:
+    state = to_canonical(_encoder_level(place))[0]
+    return bool(identify(_resampled(state, patch_size)[0])[0])
+
+
+def _resampled(state: State, patch_size: int | None) -> tuple[State, tuple[str, ...]]:
+    """An encoder with other patches where those of the file are none of ours, and what was done."""
+    return (state, ()) if not patch_size or identify(state)[0] else other_patches(state, patch_size)
 
 
 def _both_shapes(place: Place) -> dict[str, tuple[int, ...]]:
@@ -119,9 +128,10 @@ def _encoder_level(place: Place) -> State:
     return {name: tensor for name, tensor in place.level.items() if not part_of(name)}
 
 
-def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
+def _found(checkpoint: Checkpoint, place: Place, patch_size: int | None) -> FoundEncoder:
     level = _encoder_level(place)
     state, names, notes = to_canonical(level)
+    state, resampled = _resampled(state, patch_size)
     architecture, in_channels = identify(state)
     spec = encoder_spec(architecture)
     facts = Facts(
@@ -154,6 +164,7 @@ def _found(checkpoint: Checkpoint, place: Place) -> FoundEncoder:
         holder=place.holder,
         start=place.start,
         notes=notes,
+        resampled=resampled,
     )
 
 
