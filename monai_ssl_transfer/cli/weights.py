@@ -35,7 +35,8 @@ def _convert_weights(arguments: argparse.Namespace) -> int:
         spatial_dims=arguments.spatial_dims,
     )
     written = convert_file(arguments.file, arguments.to, arguments.out, options)
-    print(f"{written} is loaded by\n{read_file(written).metadata['load']}")
+    code = read_file(written).metadata["load"].replace(f'"{written.name}"', f'"{written.as_posix()}"')
+    print(f"{written} is loaded by\n{code}")
     return 0
 
 

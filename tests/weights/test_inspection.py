@@ -146,6 +146,8 @@ def test_commands(tmp_path: Path, trained: nn.Module, capsys: pytest.CaptureFixt
     assert "backbone.conv1.weight" not in capsys.readouterr().out
     out = tmp_path / "grey.safetensors"
     assert main(["weights", "convert", str(file), "--to", "timm", "--out", str(out), "--in_channels", "1"]) == 0
+    exec(capsys.readouterr().out.partition(" is loaded by\n")[2], scope := {})  # pasted, from any working folder
+    assert scope["network"].conv1.in_channels == 1
     assert read_encoder(out)[1].in_channels == 1
     assert main(["weights", "known"]) == 0
     shown = capsys.readouterr().out
