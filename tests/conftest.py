@@ -18,12 +18,14 @@ def _operators_stay_alive() -> None:
     """Keep every operator that torch.jit knows: it recognises them by ``id()`` and holds no reference.
 
     What imports the compiler replaces some (``quantized_decomposed``); a list that then got the ``id()`` of one that
-    is gone could no longer be scripted ("builtin cannot be used as a value"), in a test far away and rarely.
+    is gone could no longer be scripted ("builtin cannot be used as a value"), in a test far away and rarely. Those that
+    came with the imports of the test modules are kept as well as later ones.
     """
+    import torch
     from torch.jit import _builtins
 
     register = _builtins._register_builtin
-    kept: list[object] = []
+    kept: list[object] = [dict(vars(each)) for each in vars(torch.ops).values() if hasattr(each, "__dict__")]
 
     def register_and_keep(operator: object, name: str) -> None:
         kept.append(operator)
