@@ -25,6 +25,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -331,7 +332,8 @@ def prepare(folder: Path, count: int) -> None:
     sources = {"ct": ("ct", "ct"), "frames": ("rgb_files", "rgb")}
     for kind, (source, name) in sources.items():
         more = ["--near-duplicates", "-1"] if kind == "frames" else []
-        command = ["ssl-transfer", "ingest", kind, str(folder / source), "--out", str(folder / f"{name}_store"), *more]
+        places = [str(folder / source), "--out", str(folder / f"{name}_store")]
+        command = [sys.executable, "-m", "monai_ssl_transfer.cli", "ingest", kind, *places, *more]
         subprocess.run(command, check=True, capture_output=True)
 
 
