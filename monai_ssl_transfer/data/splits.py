@@ -66,7 +66,7 @@ def nested_fractions(
         Indices by share, ascending; at least one group of every class.
 
     Raises:
-        DataError: a share is out of range, or there is nothing to draw from.
+        DataError: a share is out of range or too small for a group of every class, or there is nothing to draw from.
     """
     collected = Groups.collect(groups, strata)
     sequence = nested_order(collected, collected.shuffled(seed))
@@ -99,7 +99,8 @@ def load_or_make_split(
         Indices by part, ascending.
 
     Raises:
-        DataError: the file was written for other cases or settings or is damaged, or no split is possible.
+        DataError: the file was written for other cases or settings or is damaged, or no split is possible, or the
+            share is too small for a group of every class.
     """
     path, shares = Path(path), _checked_shares(parts or DEFAULT_PARTS)
     collected = Groups.collect(groups, strata)

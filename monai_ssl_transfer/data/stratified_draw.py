@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 
 from monai_ssl_transfer.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 REQUIRED = ("train", "validation")  # never empty where they are asked for; the others may be in tiny data sets
 
@@ -197,17 +195,13 @@ def _one_of_every_class(groups: Groups, candidates: Sequence[str]) -> list[str]:
 
 
 def prefix(groups: Groups, order: list[str], fraction: float) -> list[str]:
-    """The first groups of a nested order: the share asked for, and at least one group of every class."""
+    """The first groups of a nested order: the share asked for, in which every class has a group."""
     if not 0 < fraction <= 1:
         raise DataError(f"The fraction of the training cases is {fraction:g}: choose a number above 0 and up to 1.")
-    count = max(1, round(fraction * len(order)))
-    least = len(_one_of_every_class(groups, order))
+    count, least = round(fraction * len(order)), len(_one_of_every_class(groups, order))
     if count < least:
-        logger.warning(
-            "%g %% of %d training groups are %d: %d are used, so that there is one of every class",
-            100 * fraction,
-            len(order),
-            count,
-            least,
+        raise DataError(
+            f"{100 * fraction:g} % of {len(order)} training groups (patients) are {count}, too few for one of every "
+            f"class: take a fraction of {math.ceil(1000 * least / len(order)) / 1000:g} or more."
         )
-    return order[: max(count, least)]
+    return order[:count]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -60,17 +61,20 @@ def test_the_order_of_the_cases_does_not_matter(cases: tuple[list[str], list[str
 @given(_cases(), st.integers(0, 1000))
 def test_fractions_nest_and_hold_every_class(cases: tuple[list[str], list[str]], seed: int) -> None:
     groups, strata = cases
-    drawn = nested_fractions(groups, strata, (0.01, 0.1, 0.5, 1.0), seed)
+    everything, classes = len(set(groups)), len(set(strata))
+    least = math.ceil(1000 * classes / everything) / 1000
+    drawn = nested_fractions(groups, strata, sorted({least, max(least, 0.5), 1.0}), seed)
     smaller: set[int] = set()
-    everything = len(set(groups))
     for share, indices in drawn.items():
         assert smaller <= set(indices)
         assert {strata[i] for i in indices} == set(strata)
         chosen = {groups[i] for i in indices}
         assert sorted(i for i, group in enumerate(groups) if group in chosen) == indices  # whole groups
-        assert len(chosen) == max(round(share * everything), len(set(strata)), 1)
+        assert len(chosen) == round(share * everything) >= classes
         smaller = set(indices)
     assert smaller == set(range(len(groups)))
+    with pytest.raises(DataError, match=f"too few for one of every class: take a fraction of {least:g} or more"):
+        nested_fractions(groups, strata, [(classes - 0.6) / everything], seed)
 
 
 def test_a_fraction_is_stratified() -> None:

@@ -36,14 +36,7 @@ def draw_fraction(data: LabelledVectors, fraction: float, seed: int) -> Labelled
     _check_all_there(data, set(strata))
     groups = Groups.collect(owners, strata)
     order = nested_order(groups, groups.shuffled(seed))
-    kept = prefix(groups, order, fraction)
-    wanted = max(1, round(fraction * len(order)))
-    if len(kept) > wanted:
-        raise DataError(
-            f"{100 * fraction:g} % of {len(order)} training groups are {wanted}, too few for one of every class: "
-            f"take a fraction of {len(kept) / len(order):.3g} or more."
-        )
-    return data.subset(sorted({rows[number] for number in groups.indices(kept)}))
+    return data.subset(sorted({rows[number] for number in groups.indices(prefix(groups, order, fraction))}))
 
 
 def draw_per_class(
