@@ -280,7 +280,7 @@ def shipped(name: str, tmp_path: Path) -> StudyPlan:
     [
         ("smoke", 8),
         ("real_small", 36),
-        ("real_adaptation", 32),
+        ("real_adaptation", 28),
         ("radnet", 0),
         ("gastronet", 0),
         ("ssl4gie", 12 * 6 * 3),

@@ -1,4 +1,4 @@
-"""What a run depends on: the package's code, and files that are too large for memory."""
+"""What a run depends on: the package's code, files that are too large for memory, and nothing of an earlier plan."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from monai_ssl_transfer.errors import StudyError
 from monai_ssl_transfer.study.planning.identity import changed_parts, hash_of_code, hash_of_files
+from monai_ssl_transfer.study.running.cell_run import remove_unasked
 
 
 def edited(package: Path, file: str, text: str) -> str:
@@ -41,6 +42,19 @@ def test_another_code_is_a_difference_unless_it_is_accepted() -> None:
     assert changed_parts(made, now, any_code=True) == []
     assert changed_parts({**made, "data": "e"}, now, any_code=True) == ["data"]
     assert changed_parts(None, now, any_code=True) == ["code", "data"]
+
+
+def test_disturbed_images_that_are_no_longer_asked_for_are_removed(tmp_path: Path) -> None:
+    """Else the report would leave out the runs that were judged on fewer."""
+    for part in ("clean", "jpeg/1", "jpeg/3", "smoke/1"):
+        (tmp_path / part).mkdir(parents=True)
+        (tmp_path / part / "cell.json").write_text("{}")
+    kept = [[], ["severities"], ["corruptions", "severities"]]
+    for names, left in zip(kept, (4, 3, 2), strict=True):
+        asked = {"corruptions": ["jpeg"], "severities": [1]}
+        remove_unasked(tmp_path, {name: asked[name] for name in names})
+        assert len(list(tmp_path.rglob("cell.json"))) == left
+    assert (tmp_path / "clean" / "cell.json").is_file()
 
 
 def test_files_are_hashed_in_blocks(tmp_path: Path) -> None:

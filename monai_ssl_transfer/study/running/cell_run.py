@@ -164,6 +164,7 @@ def _robustness(spec: dict[str, Any], folder: Path) -> None:
     from monai_ssl_transfer.views.corruptions import SEVERITIES
 
     asked = spec["robustness"]
+    remove_unasked(folder / "robustness" / "cells", asked)
     options = GridOptions(
         bundle=spec["bundle"],
         weights=folder / "run",
@@ -175,6 +176,20 @@ def _robustness(spec: dict[str, Any], folder: Path) -> None:
         seed=asked.get("seed", 0),
     )
     write_report(run_grid(options), folder / "robustness", spec["bundle"])
+
+
+def remove_unasked(cells: Path, asked: dict[str, Any]) -> None:
+    """Remove what an earlier plan asked for: a report compares only runs with the same corruptions and severities.
+
+    Args:
+        cells: of a robustness grid; need not be there.
+        asked: "corruptions" and "severities"; one that is not named is not limited.
+    """
+    for file in list(cells.glob(f"*/*/{CELL_FILE}")):  # the clean cell lies higher
+        severity, corruption = file.parent.name, file.parent.parent.name
+        names, severities = asked.get("corruptions"), asked.get("severities")
+        if (names and corruption not in names) or (severities and int(severity) not in severities):
+            shutil.rmtree(file.parent)
 
 
 def _run_probe(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
