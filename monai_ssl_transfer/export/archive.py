@@ -86,6 +86,8 @@ def _flush(folder: Path) -> None:
 def write_zip(folder: Path, file: Path) -> None:
     """Pack a bundle with its base folder: sorted names, one date, so that equal content gives equal bytes.
 
+    What Python compiles beside the bundle's scripts when it is run stays out.
+
     Args:
         folder: the bundle.
         file: where the zip goes; it is whole or not there.
@@ -96,7 +98,7 @@ def write_zip(folder: Path, file: Path) -> None:
 
     def pack(stream: object) -> None:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[call-overload]
-            for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+            for path in sorted(one for one in folder.rglob("*") if one.is_file() and one.suffix != ".pyc"):
                 entry = zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}", _EARLIEST)
                 packed = zipfile.ZIP_STORED if path.suffix in _INCOMPRESSIBLE else zipfile.ZIP_DEFLATED
                 entry.compress_type, entry.external_attr = packed, 0o644 << 16
