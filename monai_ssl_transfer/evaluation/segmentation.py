@@ -83,12 +83,13 @@ def compute_case_metrics(
     selected = LIVER_CLASSES if classes is None else classes
     voxels = np.asarray(spacing, dtype=float)
     return {
-        name: _binary_metrics(_members(prediction, values), _members(truth, values), voxels, tolerance, surfaces)
+        name: _binary_metrics(members(prediction, values), members(truth, values), voxels, tolerance, surfaces)
         for name, values in selected.items()
     }
 
 
-def _members(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
+def members(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Bool mask of the voxels that have one of some label values."""
     mask = labels == values[0]
     for value in values[1:]:
         mask |= labels == value

@@ -119,15 +119,17 @@ def _array(labels: Tensor | np.ndarray) -> np.ndarray:
     return labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
 
 
-def _volume(item: Tensor) -> np.ndarray:
-    """(1, R, C, Z) tensor, meta or not, to (R, C, Z)."""
+def label_volume(item: Tensor) -> np.ndarray:
+    """(1, R, C, Z) labels, meta tensor or not, to (R, C, Z) uint8."""
     plain = item.as_tensor() if isinstance(item, MetaTensor) else item
     return _array(plain[0].to(torch.uint8))
 
 
-def _file_name(item: Mapping[str, Any]) -> str:
-    """Name for a case without one (MONAI Label gives files only)."""
-    meta = getattr(item["image"], "meta", {})
+def case_name(item: Mapping[str, Any], found: Mapping[str, Any], case_key: str = "case") -> str:
+    """Name of a case, from its batch and its output; without one (MONAI Label gives files only) that of its file."""
+    if item.get(case_key):
+        return str(item[case_key])
+    meta = getattr(found["image"], "meta", {})
     return Path(str(meta.get("filename_or_obj", "unnamed"))).name
 
 
@@ -172,14 +174,14 @@ class CaseSegmentationMetric(Metric):
         """Add decollated items with "case", "image", "pred" and "label", each image (1, R, C, Z)."""
         for item in output:
             spacing = voxel_spacing(item["image"])
-            self.report.add(str(item[self.case_key]), _volume(item["pred"]), _volume(item["label"]), spacing)
+            self.report.add(str(item[self.case_key]), label_volume(item["pred"]), label_volume(item["label"]), spacing)
 
     def iteration_completed(self, engine: Engine) -> None:
         """Take the decollated output of the evaluator together with the name of the case from its batch."""
         batch: Any = engine.state.batch
         output: Any = engine.state.output
         pairs = zip(batch, output, strict=True)
-        self.update([{**found, self.case_key: item.get(self.case_key) or _file_name(found)} for item, found in pairs])
+        self.update([{**found, self.case_key: case_name(item, found, self.case_key)} for item, found in pairs])
 
     def compute(self) -> float:
         """Mean Dice over classes and cases."""

@@ -270,6 +270,7 @@ def test_liver_train_evaluate_inference(lits_folder: Path, tmp_path: Path):
     rows = list(csv.DictReader((tmp_path / "eval" / "metrics.csv").open()))
     assert [(r["case"], r["class"]) for r in rows] == [(c, k) for c in recorded["test"] for k in ("liver", "tumour")]
     assert json.loads((tmp_path / "eval" / "summary.json").read_text())["cases"] == len(recorded["test"])
+    assert f"<b>{recorded['test'][0]}</b><br>slice" in (tmp_path / "eval" / "overlays.html").read_text()
     evaluated = json.loads((tmp_path / "eval" / "evaluated.json").read_text())["evaluated"]
     held_out = {"part": "test", "cases": 1, "in_training": 0, "in_validation": 0, "same_folder": True}
     assert evaluated == held_out

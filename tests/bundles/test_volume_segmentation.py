@@ -125,12 +125,15 @@ def test_train_evaluate_inference(task: str, tmp_path: Path) -> None:
         inputs, outputs, [1, 0] if task == "msd" else None,
     )  # fmt: skip
     model = {"model_file": str(run / "models" / "model.pt"), **chosen}
-    carry_out(workflow("evaluate", task, dataset_dir=str(data), output_dir=str(run / "eval"), num_workers=0, **model))
+    judging = {"output_dir": str(run / "eval"), "num_workers": 0, "overlay_pictures": True}
+    carry_out(workflow("evaluate", task, dataset_dir=str(data), **judging, **model))
     rows = list(csv.DictReader((run / "eval" / "metrics.csv").open()))
     recorded = json.loads((run / "cases.json").read_text())
     judged = recorded["test"]
     assert len(judged) == len(recorded["validation"]) == 1
     assert [(row["case"], row["class"]) for row in rows] == [(case, name) for case in judged for name in names]
+    assert list(json.loads((run / "eval" / "overlays" / "cases.json").read_text())) == judged
+    assert f"<b>{judged[0]}</b><br>slice" in (run / "eval" / "overlays.html").read_text()
     # without dataset.json, from what the run kept
     images = data / "imagesTr" if task == "msd" else data
     carry_out(workflow("inference", task, dataset_dir=str(images), output_dir=str(tmp_path / "masks"), **model))

@@ -15,13 +15,8 @@ from ignite.engine import Engine
 from PIL import Image
 
 from monai_ssl_transfer.evaluation.frame_segmentation_report import FrameSegmentationMetric, FrameSegmentationReport
-from monai_ssl_transfer.evaluation.overlay_page import (
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
-    OverlayPage,
-    choose_examples,
-    overlay_jpeg,
-)
+from monai_ssl_transfer.evaluation.overlay_drawing import PREDICTION_COLOUR, TRUTH_COLOUR, overlay_jpeg
+from monai_ssl_transfer.evaluation.overlay_page import OverlayPage, choose_examples
 
 
 def near(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:

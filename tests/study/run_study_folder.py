@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from monai.data import MetaTensor
 from PIL import Image
 
+from monai_ssl_transfer.evaluation.overlay_page import PICTURES, write_pictures
+from monai_ssl_transfer.evaluation.segmentation import LIVER_CLASSES
+from monai_ssl_transfer.evaluation.segmentation_report import SegmentationReport
+from monai_ssl_transfer.evaluation.volume_overlays import VolumeOverlayPage
 from monai_ssl_transfer.study.cell_values import values_of
 from monai_ssl_transfer.study.declaration import (
     Comparison,
@@ -137,6 +143,21 @@ def _polyps(folder: Path, quality: np.ndarray, rng: np.random.Generator) -> None
         Image.fromarray(pixels).save(stream, "JPEG", quality=60)
         (folder / "overlays" / f"{n}.jpg").write_bytes(stream.getvalue())
     (folder / "overlays" / "cases.json").write_text(json.dumps({f"c{n}": f"{n}.jpg" for n in range(CASES)}))
+
+
+def judge_volumes(folder: Path, predictions: Mapping[str, np.ndarray], truth: np.ndarray) -> None:
+    """Write what the evaluation of volumes writes: metrics, and a slice of every case."""
+    report = SegmentationReport(LIVER_CLASSES, surfaces=False)
+    page = VolumeOverlayPage(report, folder)
+    affine = torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0]))
+    drawn = {}
+    for case, prediction in predictions.items():
+        report.add(case, prediction, truth, (2.0, 2.0, 3.0))
+        arrays = {"image": 40.0 + truth, "label": truth, "pred": prediction}
+        found = {key: MetaTensor(torch.as_tensor(one)[None], affine=affine) for key, one in arrays.items()}
+        drawn[case] = page.draw(found).jpeg
+    report.write(folder)
+    write_pictures(drawn, folder / PICTURES)
 
 
 def _findings(folder: Path, quality: np.ndarray, rng: np.random.Generator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import re
@@ -9,19 +10,20 @@ import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_study_folder import study_folder
+from run_study_folder import judge_volumes, study_folder
 from scipy import stats
 
 from monai_ssl_transfer.cli import main
 from monai_ssl_transfer.errors import DataError
 from monai_ssl_transfer.evaluation.robustness import judge_grid
 from monai_ssl_transfer.study.declaration import Comparison, Declaration, DeclaredCell, Family, Metric, read_declaration
-from monai_ssl_transfer.study.report.overlay_section import same_cases
+from monai_ssl_transfer.study.report.overlay_section import overlay_section, same_cases
 from monai_ssl_transfer.study.report.recommendation import recommendations
 from monai_ssl_transfer.study.report.robustness_curves import corrupted_settings, ends, read_grid
 from monai_ssl_transfer.study.report.run_folder import read_run_folder
@@ -273,6 +275,28 @@ def test_a_browser_shows_it_on_a_phone_and_on_a_desk(study: Path) -> None:
     assert [row[0] for row in rows] == [390, 1280]
     assert all(content <= inner and requests == missing == 0 for inner, content, requests, missing in rows)
     assert "CONSOLE" not in shown.stderr
+
+
+def test_volumes_are_shown_as_photographs_are(study: Path, tmp_path: Path) -> None:
+    """The cells with all labels as if they were of a CT task, evaluated as its bundle does."""
+    truth = np.zeros((24, 24, 4), np.uint8)
+    truth[4:20, 4:20, 2], truth[8:14, 8:14, 2] = 1, 2
+    folder = Path(shutil.copytree(study, tmp_path / "study"))
+    for place in folder.glob("cells/polyps__*__1__seed0/eval"):
+        shutil.rmtree(place)
+        judge_volumes(place, {f"ct{n}": truth * (np.arange(24) >= 5 * n)[:, None, None] for n in range(5)}, truth)
+    declaration = read_declaration(folder / "study.json")
+    run = read_run_folder(folder, declaration)
+    assert run is not None
+    found = overlay_section(run, SimpleNamespace(declaration=declaration))  # it asks the analysis for nothing else
+    assert found is not None
+    section = found.pictures
+    cases = re.findall(r"<b>(Best|Median|Worst|They differ most)</b>: (\w+)", section)
+    assert cases == [("Best", "ct0"), ("Median", "ct2"), ("Worst", "ct4"), ("They differ most", "ct1")]
+    assert section.count("<figure>") == 4 * 3 and "own: Dice 1.000" in section and "prediction dashed" in section
+    pictures = next(folder.glob("cells/polyps__own__*__1__seed0/eval/overlays"))
+    best = pictures / json.loads((pictures / "cases.json").read_text())["ct0"]
+    assert base64.b64encode(best.read_bytes()).decode() in section
 
 
 def test_a_study_without_extras_has_only_what_it_has(tmp_path: Path) -> None:

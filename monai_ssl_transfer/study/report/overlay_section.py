@@ -48,7 +48,8 @@ def overlay_section(run: RunFolder, analysis: Analysis) -> Section | None:
         return None
     key = (
         f"<p><span class='contour' style='background:{TRUTH_COLOUR}'>truth</span> "
-        f"<span class='contour' style='background:{PREDICTION_COLOUR}'>prediction</span></p>"
+        f"<span class='contour' style='background:{PREDICTION_COLOUR}'>prediction</span> of photographs; of volumes, "
+        "truth solid and prediction dashed, in the colours that the picture names.</p>"
     )
     note = (
         "Best, median and worst case by the mean Dice of the initialisations shown, and the case on which they "
