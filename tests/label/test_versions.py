@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -122,31 +122,25 @@ def test_a_full_disk_leaves_the_model_and_the_record(tmp_path: Path, small_disk:
     assert all(file_sha256(versions.file_of(one)) == one.sha256 for one in versions.listed())
 
 
-INSTALL_FOR_EVER = """
-import sys
-from pathlib import Path
-from monai_ssl_transfer.label.versions import ModelVersions
-from monai_ssl_transfer.weights.reading.files import file_sha256
-app = Path(sys.argv[1])
-versions = ModelVersions(app / "model" / "polyps", app / "versions" / "polyps")
-for number in range(10_000):
-    file = app / "candidate.pt"
-    file.write_bytes(bytes([number % 256]) * 500_000 + str(number).encode())
-    versions.install(file, {"candidate": number}, file_sha256(versions.model))
-    print(number, flush=True)
-"""
+def install_for_ever(versions: ModelVersions, app: Path, begun: Connection) -> None:
+    for number in range(10_000):
+        file = app / "candidate.pt"
+        file.write_bytes(bytes([number % 256]) * 500_000 + str(number).encode())
+        versions.install(file, {"candidate": number}, file_sha256(versions.model))
+        begun.send(number)
 
 
 def test_sigkill_at_any_time_leaves_a_whole_model_that_is_kept(tmp_path: Path) -> None:
-    versions = versions_of(tmp_path)
+    versions, fork = versions_of(tmp_path), multiprocessing.get_context("fork")  # a new start would import torch
     for attempt in range(3):
-        with subprocess.Popen(
-            [sys.executable, "-c", INSTALL_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE
-        ) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(0.05 + 0.03 * attempt)
-            process.send_signal(signal.SIGKILL)
+        receiving, sending = fork.Pipe(duplex=False)
+        process = fork.Process(target=install_for_ever, args=(versions, tmp_path, sending))
+        process.start()
+        assert receiving.poll(60)
+        time.sleep(0.05 + 0.03 * attempt)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         model = versions.model.read_bytes()
         number = model[500_000:]
         assert model == bytes([int(number) % 256]) * 500_000 + number
