@@ -4,10 +4,12 @@
 are labelled, drawn `DRAWS` times. The other third is asked about, each picture `COPIES` times with another crop,
 brightness and contrast, since with many labels and untouched pictures raw pixels already know nearly all.
 
-`slices`: in which third of the trunk is a CT slice? Two patients' scans that reach from the pelvis to the dome of the
-liver are asked about; a slice is judged by the other patient's. Pretraining sees all scans, these too, without labels.
+`slices`: which third of which scan is a CT slice from? Nine scans of nine patients are 27 classes; a third of their
+slices is asked about, cropped and changed as the pictures are, the labelled ones are drawn from the others. Pretraining
+sees all scans, these too, without labels.
 
-`phantoms`: the same question about twelve generated patients, for when there are no real data.
+`phantoms`: in which third of the trunk is a slice of twelve generated patients, judged by the other patients' slices?
+For when there are no real data.
 """
 
 from __future__ import annotations
@@ -29,9 +31,12 @@ from monai_ssl_transfer.engines.embedding.embed import WholeSliceDataset
 from monai_ssl_transfer.engines.pretraining.knn import KNNOptions, LabelledEmbeddings, knn_classify
 
 SHOTS, DRAWS, COPIES, HELD_OUT = 3, 40, 3, 3
-NEIGHBOURS = {"pictures": 3, "slices": 10, "phantoms": 10}
-SCANS = ("lits-layout/volume-0.nii.gz", "lits-layout/volume-2001.nii.gz")
-"""Of two patients, with the same extent: 375 and 336 mm, liver in the upper third."""
+NEIGHBOURS = {"pictures": 3, "slices": 3, "phantoms": 10}
+SCANS = (
+    *(f"lits-layout/volume-{number}.nii.gz" for number in (0, 1017, 2001)),
+    *(f"sts-layout/volume-{number}.nii.gz" for number in (3002, 3008, 3012, 3019, 3024, 3025)),
+)
+"""Of nine patients, from chest to legs, 47 to 119 slices each."""
 
 
 @dataclass(frozen=True)
@@ -169,29 +174,19 @@ def pictures(work: Path, data: Path, image_size: int) -> Task:
     ingest = ("ingest", "frames", str(source), "--out", str(store), "--labels", str(table), "--workers", "2")
     _made(store, *ingest, "--near-duplicates", "-1")
     images, labels = _whole(store, "rgb", image_size)
-    held = torch.arange(len(images)) % HELD_OUT == 0
-    generator = torch.Generator().manual_seed(0)
-    queries = [distorted(image[None], generator) for image in images[held] for _ in range(COPIES)]
-    questions = []
-    for _ in range(DRAWS):
-        order = torch.randperm(len(images), generator=generator)
-        order = order[~held[order]]
-        shots = torch.cat([order[labels[order] == one][:SHOTS] for one in labels.unique()])
-        questions.append(Question(shots, torch.arange(len(images), len(images) + len(queries))))
-    labels = torch.cat([labels, labels[held].repeat_interleave(COPIES)])
-    patients = torch.arange(len(labels))
-    return Task("pictures", store, HELD_OUT, "rgb", torch.cat([images, *queries]), labels, patients, questions)
+    return _few_shot("pictures", store, HELD_OUT, "rgb", images, labels)
 
 
 def slices(work: Path, data: Path, image_size: int) -> Task:
-    """Thirds of the trunk in two patients."""
+    """Few-shot thirds of nine scans."""
     store = work / "slices"
     for folder in ("ct_nifti", "ct_dicom"):
         if not (work / "slices.private").exists() or folder == "ct_dicom":
             command("ingest", "ct", str(data / folder), "--out", str(store), "--workers", "2")
     lines = (work / "slices.private" / "files.jsonl").read_text().splitlines()
     series = {record["file"]: record["series"] for record in map(json.loads, lines)}
-    return _thirds("slices", store, [series[file] for file in SCANS], image_size)
+    images, labels, scans = _by_thirds(store, [series[file] for file in SCANS], image_size)
+    return _few_shot("slices", store, 0, "windows", images, 3 * scans + labels)
 
 
 def phantoms(work: Path, _: Path | None, image_size: int) -> Task:
@@ -213,13 +208,34 @@ def _whole(path: Path, channels: str, image_size: int, numbers: np.ndarray | Non
     return images, torch.from_numpy(store.index["label"][numbers].astype(np.int64))
 
 
-def _thirds(name: str, path: Path, keys: list[str], image_size: int) -> Task:
-    """Every slice of these series is asked about, with its third of the series as label."""
+def _by_thirds(path: Path, keys: list[str], image_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All slices of these series, the third of its series that each is from, and the number of the series."""
     store = SliceStore(path)
     ranges = [store.series_range(i) for i in range(store.series_count) if store.series(i).series_key in keys]
     images, _ = _whole(path, "windows", image_size, np.concatenate([np.array(own) for own in ranges]))
-    labels = torch.cat([torch.arange(len(own)) * 3 // len(own) for own in ranges])
-    patients = torch.cat([torch.full((len(own),), number) for number, own in enumerate(ranges)])
+    thirds = torch.cat([torch.arange(len(own)) * 3 // len(own) for own in ranges])
+    return images, thirds, torch.cat([torch.full((len(own),), number) for number, own in enumerate(ranges)])
+
+
+def _few_shot(name: str, store: Path, held_out: int, channels: str, images: Tensor, labels: Tensor) -> Task:
+    """Every `HELD_OUT`-th image is asked about, `COPIES` times, by draws of `SHOTS` labelled others per class."""
+    held = torch.arange(len(images)) % HELD_OUT == 0
+    generator = torch.Generator().manual_seed(0)
+    queries = [distorted(image[None], generator) for image in images[held] for _ in range(COPIES)]
+    questions = []
+    for _ in range(DRAWS):
+        order = torch.randperm(len(images), generator=generator)
+        order = order[~held[order]]
+        shots = torch.cat([order[labels[order] == one][:SHOTS] for one in labels.unique()])
+        questions.append(Question(shots, torch.arange(len(images), len(images) + len(queries))))
+    labels = torch.cat([labels, labels[held].repeat_interleave(COPIES)])
+    nobody_twice = torch.arange(len(labels))
+    return Task(name, store, held_out, channels, torch.cat([images, *queries]), labels, nobody_twice, questions)
+
+
+def _thirds(name: str, path: Path, keys: list[str], image_size: int) -> Task:
+    """Every slice of these series is asked about, with its third of the series as label."""
+    images, labels, patients = _by_thirds(path, keys, image_size)
     everything = torch.arange(len(labels))
     return Task(name, path, 0, "windows", images, labels, patients, [Question(everything, everything)])
 
