@@ -90,7 +90,7 @@ def weighted_vote(similarity: Tensor, targets: Tensor, classes: int, temperature
 
 def _product(queries: Tensor, tile: Tensor, out: Tensor) -> Tensor:
     """Inner products (queries, rows) into ``out``; by numpy's OpenBLAS on a processor: `benchmarks/knn.py` says why."""
-    if queries.is_cuda:
+    if queries.device.type != "cpu":
         return torch.mm(queries, tile.T, out=out)
     numpy.matmul(queries.numpy(), tile.numpy().T, out=out.numpy())
     return out
@@ -137,7 +137,7 @@ class _Neighbours:
         """Take in the similarities (queries, rows) of a tile that starts at row ``start`` of the bank."""
         known = 0 if self.best is None else self.best.shape[1]
         # an accelerator would wait for the number of hits at every tile
-        hits = None if found.is_cuda or known < self.count else self._hits(found)
+        hits = None if found.device.type != "cpu" or known < self.count else self._hits(found)
         if hits is None:
             if self.groups is not None and groups is not None:
                 found.masked_fill_(self.groups[:, None] == groups, -torch.inf)
@@ -190,7 +190,7 @@ class _Neighbours:
             top, chosen = top.topk(self.count, dim=1, sorted=False)
             index = index.gather(1, chosen)
         self.best, self.place = top, index
-        if not top.is_cuda and top.shape[1] == self.count:
+        if top.device.type == "cpu" and top.shape[1] == self.count:
             self.limit = top.amin(dim=1)
 
     def result(self) -> tuple[Tensor, Tensor]:
