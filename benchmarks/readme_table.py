@@ -62,6 +62,7 @@ def learns_rows() -> list[tuple[str, ...]]:
         before, pixels = f"{one['random']:.2f}", f"{one['pixels']:.2f}"
         passed = "yes" if one["passed"] else "no"
         images, seeds = IMAGES[one["task"]], str(len(one["after"]))
+        images += f", {one['steps']} steps" if one["task"] == "slices" else ""
         found.append((method, images, seeds, pixels, before, f"{one['mean']:.2f}{spread}", passed))
     return found
 
