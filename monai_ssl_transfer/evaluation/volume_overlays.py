@@ -90,11 +90,10 @@ class VolumeOverlayPage(OverlayPage):
     ) -> None:
         super().__init__(report, output_dir, examples, case_key, pictures)
         self.classes = report.classes
-        self.window = (
-            (channel_windows(channels)[0].lower, channel_windows(channels)[0].upper)
-            if is_hounsfield(channels)
-            else None
-        )
+        self.window: tuple[float, float] | None = None
+        if is_hounsfield(channels):
+            first = channel_windows(channels)[0]
+            self.window = first.lower, first.upper
 
     def case_of(self, item: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         """Name of a case, as the metric writes it."""

@@ -18,8 +18,8 @@ import torch
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.engines.embedding.cache import EmbeddingCache, Features
 from monai_ssl_transfer.errors import DataError, UserError
+from monai_ssl_transfer.file_hash import file_sha256
 from monai_ssl_transfer.label.embedding_encoder import ImageEncoder, find_encoder, is_photograph
-from monai_ssl_transfer.weights.reading.files import file_sha256
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
+from monai_ssl_transfer.file_hash import file_sha256
 from monai_ssl_transfer.label.training_cases import TRAINING, VALIDATION, divide, labelled_cases, refuse_too_few
 from monai_ssl_transfer.label.training_progress import (
     busy,
@@ -28,7 +29,6 @@ from monai_ssl_transfer.label.training_progress import (
 from monai_ssl_transfer.label.training_request import TrainingRequest
 from monai_ssl_transfer.label.training_run import CandidateTraining
 from monai_ssl_transfer.label.versions import ModelVersions
-from monai_ssl_transfer.weights.reading.files import file_sha256
 
 logger = logging.getLogger(__name__)
 

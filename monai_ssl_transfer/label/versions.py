@@ -13,7 +13,7 @@ from typing import Any
 
 from monai_ssl_transfer.durable import write_durably
 from monai_ssl_transfer.errors import TrainingError
-from monai_ssl_transfer.weights.reading.files import file_sha256
+from monai_ssl_transfer.file_hash import file_sha256
 
 logger = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from monai.bundle import (
 from tiny_exports import LANDMARKS, LIVER, Exported, carry_out
 
 from monai_ssl_transfer.export.archive import write_zip
-from monai_ssl_transfer.weights.reading.files import file_sha256
+from monai_ssl_transfer.file_hash import file_sha256
 
 REFUSING = """
 import sys

@@ -17,9 +17,9 @@ from PIL import Image
 from tiny_label import IMAGES, LIVER, POLYPS
 
 from monai_ssl_transfer.errors import DataError, LabelError, user_error_of
+from monai_ssl_transfer.file_hash import file_sha256
 from monai_ssl_transfer.label.training import BundleTraining
 from monai_ssl_transfer.label.training_progress import only_training
-from monai_ssl_transfer.weights.reading.files import file_sha256
 
 PHOTOGRAPHS = ["*.png", "*.jpg", "*.json"]
 

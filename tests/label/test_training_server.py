@@ -19,8 +19,8 @@ import requests
 from tiny_label import POLYPS, LabelServer, label_server
 
 from monai_ssl_transfer.cli import main
+from monai_ssl_transfer.file_hash import file_sha256
 from monai_ssl_transfer.label.versions import ModelVersions
-from monai_ssl_transfer.weights.reading.files import file_sha256
 
 PATIENCE = 300.0
 LONG, SHORT = 5000, 2

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from monai_ssl_transfer.errors import TrainingError
+from monai_ssl_transfer.file_hash import file_sha256
 from monai_ssl_transfer.label.versions import ModelVersions
-from monai_ssl_transfer.weights.reading.files import file_sha256
 
 FIGURES = {"metric": "mean_dice", "candidate": 0.8, "model_in_use": 0.7}
 

@@ -9,13 +9,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from monai_ssl_transfer.errors import WeightsError
+from monai_ssl_transfer.file_hash import file_sha256
 from monai_ssl_transfer.networks.checkpointing import CheckpointedStage
 from monai_ssl_transfer.networks.encoders import SPECS
 from monai_ssl_transfer.weights import encoder_facts
 from monai_ssl_transfer.weights.facts import remembered
 from monai_ssl_transfer.weights.key_maps import attention_heads
 from monai_ssl_transfer.weights.read import encoder_path
-from monai_ssl_transfer.weights.reading.files import file_sha256
 
 _SCHEDULED = {"params", "lr", "weight_decay"}
 # how torch computes; versions of it add such names

@@ -15,7 +15,7 @@ from torch import Tensor
 from monai_ssl_transfer.data.splits import grouped_split
 from monai_ssl_transfer.data.store import SliceStore
 from monai_ssl_transfer.errors import DataError
-from monai_ssl_transfer.weights.reading.files import file_sha256
+from monai_ssl_transfer.file_hash import file_sha256
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ssl_transfer.errors import StudyError
+from monai_ssl_transfer.file_hash import file_sha256
 
 CODE = "code"
 """Part of an identity that `hash_of_code` gives."""
@@ -21,7 +22,6 @@ Identity = dict[str, str]
 _WITHOUT_EFFECT = ("cli", "demo", "execution", "export", "label", "study")
 """Rooms that no result of a run depends on, but for the jobs of a study."""
 _JOBS = ("study", "running")
-_BLOCK = 1 << 22
 
 
 def hash_of(value: Any) -> str:
@@ -37,16 +37,12 @@ def hash_of_files(files: Iterable[str | Path]) -> str:
     """
     found = hashlib.sha256()
     for file in files:
-        one = hashlib.sha256()
         try:
-            with Path(file).open("rb") as stream:
-                while block := stream.read(_BLOCK):
-                    one.update(block)
+            found.update(bytes.fromhex(file_sha256(Path(file))))
         except OSError as error:
             raise StudyError(
                 f"{file} cannot be read ({error.strerror}): give the study a file that is there."
             ) from error
-        found.update(one.digest())
     return found.hexdigest()
 
 

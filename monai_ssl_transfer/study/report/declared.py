@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_ssl_transfer.study.planning.identity import CODE
 from monai_ssl_transfer.study.report.printing import amount
 from monai_ssl_transfer.study.report.run_folder import RunFolder
 from monai_ssl_transfer.study.report.section import Section
@@ -10,7 +11,7 @@ from monai_ssl_transfer.study.statistics.analysis import Analysis
 
 def _codes(run: RunFolder) -> list[str]:
     """Tell where runs of a study were made by several states of the package's code."""
-    found = {str((one.record.get("identity") or {}).get("code")) for one in run.done()}
+    found = {str((one.record.get("identity") or {}).get(CODE)) for one in run.done()}
     if len(found) < 2:
         return []
     return [

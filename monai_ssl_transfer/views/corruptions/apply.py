@@ -20,7 +20,7 @@ from monai_ssl_transfer.views.corruptions import (
     photograph_scene,
 )
 from monai_ssl_transfer.views.corruptions.fields import lit_part, random_stream
-from monai_ssl_transfer.views.corruptions.severities import CT, MR, PHOTOGRAPH, corruption
+from monai_ssl_transfer.views.corruptions.severities import CT, MR, PHOTOGRAPH, Corruption, corruption
 
 _ROOMS = {
     PHOTOGRAPH: (photograph_noise, photograph_blur, photograph_light, photograph_files, photograph_scene),
@@ -88,9 +88,7 @@ def corrupt_ct(
     Raises:
         DataError: unknown corruption or severity, a wrong shape, or a single slice where neighbours are needed.
     """
-    row = corruption(CT, name)
-    if volume.ndim != 3:
-        raise DataError(f"{identity} has the shape {volume.shape} where (slices, rows, columns) is needed.")
+    row = _of_volumes(CT, name, volume, identity)
     if severity == 0:
         return volume
     values = row.at(severity)
@@ -132,9 +130,7 @@ def corrupt_mr(
     Raises:
         DataError: unknown corruption or severity, a wrong shape, or a single slice where neighbours are needed.
     """
-    row = corruption(MR, name)
-    if volume.ndim != 3:
-        raise DataError(f"{identity} has the shape {volume.shape} where (slices, rows, columns) is needed.")
+    row = _of_volumes(MR, name, volume, identity)
     inside = volume != 0
     if severity == 0 or not inside.any():
         return volume
@@ -148,6 +144,13 @@ def corrupt_mr(
         return found.astype(volume.dtype)
     limits = np.iinfo(volume.dtype)
     return np.clip(np.rint(found), limits.min, limits.max).astype(volume.dtype)
+
+
+def _of_volumes(domain: str, name: str, volume: np.ndarray, identity: str) -> Corruption:
+    row = corruption(domain, name)
+    if volume.ndim != 3:
+        raise DataError(f"{identity} has the shape {volume.shape} where (slices, rows, columns) is needed.")
+    return row
 
 
 def _function(domain: str, name: str) -> Callable[..., np.ndarray]:

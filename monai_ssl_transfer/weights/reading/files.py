@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import struct
 import tarfile
@@ -17,12 +16,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from monai_ssl_transfer.errors import WeightsError
+from monai_ssl_transfer.file_hash import file_sha256
 from monai_ssl_transfer.weights.reading.augreg import read_augreg
 from monai_ssl_transfer.weights.reading.inert import load_inert, load_torch
 from monai_ssl_transfer.weights.reading.other_files import refuse_other_file
 
-BLOCK = 1 << 22
-"""Bytes that are hashed at once."""
 HEAD = 512
 """Bytes at the start of a file that show what it is."""
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
@@ -71,15 +69,6 @@ class Checkpoint:
     def sha256(self) -> str:
         """SHA-256 of the file, in hexadecimal digits; computed when it is first asked for."""
         return file_sha256(self.file)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits; block by block, as hashlib.file_digest needs Python 3.11."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_file(path: str | Path) -> Checkpoint:
