@@ -246,6 +246,7 @@ def carry_out(run: Run) -> dict[str, Any]:
     trainer.run()
     seconds = time.perf_counter() - start
     after, rank_after = task.judge(method.transfer_encoder)
+    print(f"{run.method} ({run.family}) on {run.task}, seed {run.seed}: {before:.3f} to {after:.3f}", flush=True)
     quarter = max(len(losses) // 4, 1)
     return asdict(run) | {
         "before": before,
