@@ -25,12 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_ssl_transfer.errors import DataError
+from monai_ssl_transfer.evaluation.result_names import DRAWS, JUDGED_FILE
 
 CELL_FILE = "cell.json"
-JUDGED_FILE = "judged.csv"
 DONE = "done"
-DRAWS = "draws"
-"""Folder of an evaluation with a folder for every draw of a probe."""
 _SETTINGS = frozenset(("tolerance_mm", "score_threshold", "threshold"))
 _SEGMENTATION = ("dice", "iou", "precision", "recall", "hd95", "nsd")
 _DEPTH = ("rmse_mm", "mae_mm", "median_relative_error")

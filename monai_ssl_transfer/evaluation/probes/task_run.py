@@ -19,6 +19,7 @@ from monai_ssl_transfer.evaluation.photograph_predictions import PREDICTIONS, pa
 from monai_ssl_transfer.evaluation.probes.protocol import Probe, ProbeOutcome, score_name
 from monai_ssl_transfer.evaluation.probes.task import EncoderSource, TaskSource, task_parser
 from monai_ssl_transfer.evaluation.probes.task_vectors import EmbeddedTask, TaskEmbedder, channels_stated
+from monai_ssl_transfer.evaluation.result_names import DRAWS, JUDGED_FILE
 from monai_ssl_transfer.evaluation.robustness import JudgedCase
 from monai_ssl_transfer.evaluation.robustness_grid import write_cases
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBE_FILE = "probe.json"
-JUDGED_FILE = "judged.csv"
-DRAWS = "draws"
-"""Folder with a folder of figures for every draw."""
 _SMALLEST = 1e-30
 """In place of a probability of 0, whose logarithm no metric could take."""
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_ssl_transfer.evaluation.result_names import JUDGED_FILE
 from monai_ssl_transfer.study.planning.identity import CODE, changed_parts, hash_of_code
 from monai_ssl_transfer.study.records import read_record, write_record
 
@@ -143,7 +144,7 @@ def _evaluate(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
             metric, higher, rows = judged_cases(parser)
         except DataError as error:  # a bundle's metric without values per case still has its values of the whole set
             return {"judged": None, "not_judged": str(error)}
-        write_cases(folder / "eval" / "judged.csv", rows)
+        write_cases(folder / "eval" / JUDGED_FILE, rows)
         return {"judged": metric, "higher_is_better": higher}
 
     settings = {
