@@ -256,3 +256,28 @@ CHECKS: dict[str, Check] = {
     ),
 }
 """Every check by its code; the order is that of the report."""
+_DAMAGE = frozenset(
+    {
+        "unreadable",
+        "damaged header",
+        "damaged NIfTI",
+        "empty file",
+        "no pixel data",
+        "truncated pixel data",
+        "damaged pixel data",
+        "damaged geometry",
+        "pixel spacing",
+        "no geometry",
+        "voxel spacing",
+        "not a number",
+        "empty image",
+        "not NIfTI",
+        "position clash",
+    }
+)
+"""Refusals of an ingest that are damage; other refusals are of sound files that an ingest cannot use."""
+
+
+def refusal_check(code: str) -> str:
+    """The check under which a file stands that an ingest refuses with a code: "damaged" or "not-used"."""
+    return "damaged" if code in _DAMAGE else "not-used"

@@ -24,8 +24,9 @@ def similar_images(records: Sequence[Record], embed: Callable[[Sequence[Record]]
         embed: gives (N, D) embeddings.
     """
     able = [one for one, _ in scans_of(records)] + [one for one, _ in photographs_of(records)]
-    sides = [one.part for one in able]
-    if len(set(sides) - {""}) < 2 or len(able) < _FEWEST:
+    both_sets = len({one.other for one in able}) == 2
+    both_parts = len({one.part for one in able if not one.other} - {""}) > 1
+    if not (both_sets or both_parts) or len(able) < _FEWEST:
         return
     vectors = np.asarray(embed(able), dtype=np.float32)
     # what all images share says nothing about two of them

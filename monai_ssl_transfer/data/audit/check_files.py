@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from monai_ssl_transfer.data.audit.catalogue import CHECKS
+from monai_ssl_transfer.data.audit.catalogue import CHECKS, refusal_check
 from monai_ssl_transfer.data.audit.facts import ScanFacts
 from monai_ssl_transfer.data.audit.findings import Finding, finding
 from monai_ssl_transfer.data.audit.records import Record
@@ -31,10 +31,9 @@ def _refusal(problem: tuple[str, str], shown: str) -> Finding:
 
 def _left_out(one: Record, facts: ScanFacts) -> Iterator[Finding]:
     """Slices of a DICOM series that an ingest leaves out, one finding per reason."""
-    reasons: dict[str, list[str]] = {}
-    for path, sentence in facts.refused:
-        reasons.setdefault(sentence, []).append(Path(path).name)
-    for sentence, names in sorted(reasons.items()):
-        copies = "the same pixels" in sentence or "acquisitions" in sentence
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for path, code, sentence in facts.refused:
+        reasons.setdefault((refusal_check(code), sentence), []).append(Path(path).name)
+    for (check, sentence), names in sorted(reasons.items()):
         telling = f"{one.shown}: {len(names)} of its files ({sorted(names)[0]} ...): {sentence}"
-        yield finding("not-used" if copies else "damaged", telling, [one.shown])
+        yield finding(check, telling, [one.shown])

@@ -61,7 +61,7 @@ class ScanFacts:
 
     Args:
         problem: code of a check and a sentence, where it cannot be read; None.
-        refused: path and sentence of each file of a DICOM series that was left out.
+        refused: path, code and sentence of each file of a DICOM series that was left out.
         shape: slices, rows, columns.
         spacing: row, column, slice in mm.
         orientation: axis codes as stored, such as "LPS"; "" for DICOM and stores.
@@ -77,7 +77,7 @@ class ScanFacts:
     """
 
     problem: tuple[str, str] | None = None
-    refused: tuple[tuple[str, str], ...] = ()
+    refused: tuple[tuple[str, str, str], ...] = ()
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     orientation: str = ""

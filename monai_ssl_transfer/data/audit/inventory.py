@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from monai_ssl_transfer.data.audit.catalogue import refusal_check
 from monai_ssl_transfer.data.audit.findings import finding, listed
 from monai_ssl_transfer.data.audit.items import PART_FOLDERS, SCAN, STORED_PHOTOGRAPH, STORED_SCAN, Inventory, Item
 from monai_ssl_transfer.data.audit.photograph_layouts import photograph_items
@@ -96,7 +97,7 @@ def _dicom_items(inventory: Inventory, paths: list[str], pool: ProcessPoolExecut
     for scan in scans:
         if scan.refusal is None or (scan.ignored and quiet):
             continue
-        kind = "damaged" if scan.refusal.code in DAMAGE else "not-used"
+        kind = refusal_check(scan.refusal.code)
         reasons.setdefault((kind, scan.refusal.code, scan.refusal.sentence), []).append(inventory.shown(scan.path))
     for (kind, _, sentence), files in reasons.items():
         files.sort(key=natural_key)
@@ -120,26 +121,6 @@ def _number_same_folders(inventory: Inventory) -> None:
         seen[item.shown] = seen.get(item.shown, 0) + 1
         if item.slices is not None and seen[item.shown] > 1:
             inventory.items[place] = replace(item, shown=f"{item.shown} #{seen[item.shown]}")
-
-
-DAMAGE = frozenset(
-    {
-        "unreadable",
-        "damaged header",
-        "damaged NIfTI",
-        "empty file",
-        "no pixel data",
-        "truncated pixel data",
-        "damaged pixel data",
-        "pixel data",
-        "no geometry",
-        "voxel spacing",
-        "not a number",
-        "empty image",
-        "not NIfTI",
-    }
-)
-"""Refusals of an ingest that are damage; other refusals are of sound files that an ingest cannot use."""
 
 
 def _with_part_of_folder(item: Item) -> Item:

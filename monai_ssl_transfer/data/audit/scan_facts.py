@@ -14,7 +14,7 @@ from monai_ssl_transfer.data.audit.facts import LabelFacts, ScanFacts, Values
 from monai_ssl_transfer.data.audit.fingerprint import slice_fingerprints, smallest
 from monai_ssl_transfer.data.audit.items import Item
 from monai_ssl_transfer.data.audit.label_facts import look_at_label
-from monai_ssl_transfer.data.ct.dicom import read_slice, resolve_clashes, series_geometry
+from monai_ssl_transfer.data.ct.dicom import read_slice, resolve_clashes, series_geometry, spare_copies
 from monai_ssl_transfer.data.ct.nifti import NiftiStack, open_nifti
 from monai_ssl_transfer.data.ct.volume import stack_affine, to_hu
 from monai_ssl_transfer.data.refusal import RefusedFile
@@ -171,14 +171,16 @@ def _dicom(item: Item) -> ScanFacts:
             read, broken = read_slice(files)
             refused += broken
             if read is not None:
+                refused += spare_copies(files, read.header, broken)
                 headers.append(read.header)
                 tally.add(read.hu, read.hu)
-    named = tuple((refusal.path, refusal.sentence) for refusal in refused)
+    named = tuple((refusal.path, refusal.code, refusal.sentence) for refusal in refused)
     if not headers:
-        path, sentence = named[0] if named else (item.image, "no slice of it can be read")
+        path, _, sentence = named[0] if named else (item.image, "", "no slice of it can be read")
         return ScanFacts(problem=("damaged", f"{Path(path).name}: {sentence}"), refused=named)
     if len(groups) > 1:
-        named += ((item.image, f"its folder holds {len(groups)} acquisitions at the same positions"),)
+        sentence = f"its folder holds {len(groups)} acquisitions at the same positions"
+        named += ((item.image, "acquisitions", sentence),)
         headers = [h for h in headers if h in {files[0] for files in groups[0].slices}] or headers
     positions, affine = series_geometry(headers)
     plane = headers[0].plane.canonical()[0]

@@ -49,6 +49,13 @@ def read_slice(files: tuple[SliceHeader, ...]) -> tuple[ReadSlice | None, list[R
     return None, refusals
 
 
+def spare_copies(files: tuple[SliceHeader, ...], used: SliceHeader, broken: list[RefusedFile]) -> list[RefusedFile]:
+    """A refusal for each file of a slice that was neither used nor broken: a copy of the same SOP instance."""
+    sentence = "a copy of a slice that was taken from another file (the same SOP instance)"
+    told = {used.path, *(refusal.path for refusal in broken)}
+    return [RefusedFile(header.path, "copy", sentence) for header in files if header.path not in told]
+
+
 def resolve_clashes(group: SliceGroup) -> tuple[list[SliceGroup], list[RefusedFile]]:
     """Make every position of a group unique.
 

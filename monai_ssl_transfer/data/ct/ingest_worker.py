@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_ssl_transfer.data.ct.body_part import BodyPart
-from monai_ssl_transfer.data.ct.dicom import read_slice, resolve_clashes, series_geometry
+from monai_ssl_transfer.data.ct.dicom import read_slice, resolve_clashes, series_geometry, spare_copies
 from monai_ssl_transfer.data.ct.dicom_file import identifiers_of, looks_like_dicom, open_header
 from monai_ssl_transfer.data.ct.dicom_header import SliceHeader, headers_of
 from monai_ssl_transfer.data.ct.dicom_series import SliceGroup
@@ -179,11 +179,7 @@ def _read_group(job: SeriesJob, group: SliceGroup, pseudonyms: Pseudonyms, resul
             continue
         header = read.header
         headers.append(header)
-        copies = [
-            other for other in files if other is not header and other.path not in {refusal.path for refusal in refused}
-        ]
-        sentence = "a copy of a slice that was taken from another file (the same SOP instance)"
-        result.refused += [RefusedFile(copy.path, "copy", sentence) for copy in copies]
+        result.refused += spare_copies(files, header, refused)
         if job.encode:
             source = source_number(pseudonyms, header.sop_uid)
             spacing = header.plane.canonical()[0].spacing

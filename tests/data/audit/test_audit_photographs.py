@@ -217,19 +217,30 @@ def test_layouts_of_giana_hyperkvasir_and_c3vd(tmp_path: Path) -> None:
     assert found(audited(c3vd)) == found(audited(giana)) == {("error", "missing-partner")}
 
 
+def mirror_blind(records: Sequence[Record]) -> np.ndarray:
+    """Embeddings that are the same for a picture and its mirror image, which no hash recognises."""
+    pictures = [middle_image(one.picture).astype(float) for one in records]
+    return np.stack([cv2.resize(p + p[:, ::-1], (8, 8), interpolation=cv2.INTER_AREA).ravel() for p in pictures])
+
+
 def test_embeddings_find_what_hashes_do_not(tmp_path: Path) -> None:
     for k in range(9):
         sets.save(tmp_path / ("train" if k < 5 else "test") / f"{k}.png", sets.photograph(k))
     mirrored = np.ascontiguousarray(sets.photograph(1)[:, ::-1])
     sets.save(tmp_path / "test" / "mirrored.png", mirrored)
-
-    def embed(records: Sequence[Record]) -> np.ndarray:
-        pictures = [middle_image(one.picture).astype(float) for one in records]
-        return np.stack([cv2.resize(p + p[:, ::-1], (8, 8), interpolation=cv2.INTER_AREA).ravel() for p in pictures])
-
-    report = audited(tmp_path, embed=embed)
+    report = audited(tmp_path, embed=mirror_blind)
     assert found(report) == {("warning", "similar-in-two-parts")}
     assert report.findings[0].files == ("test/mirrored.png", "train/1.png")
+
+
+def test_embeddings_find_a_test_picture_in_the_pretraining_set(tmp_path: Path) -> None:
+    for k in range(9):
+        sets.save(tmp_path / ("pretraining" if k < 5 else "test") / f"{k}.png", sets.photograph(k))
+    mirrored = np.ascontiguousarray(sets.photograph(1)[:, ::-1])
+    sets.save(tmp_path / "test" / "mirrored.png", mirrored)
+    report = audited(tmp_path / "test", against=tmp_path / "pretraining", embed=mirror_blind)
+    assert found(report) == {("warning", "similar-in-both-sets")}
+    assert set(report.findings[0].files) == {"mirrored.png", "OTHER:1.png"}
 
 
 def test_fingerprints_of_very_different_sizes_are_compared_on_what_both_kept() -> None:

@@ -207,6 +207,25 @@ def test_msd_layout_and_its_known_overlap_with_lits(tmp_path: Path) -> None:
     assert {"error", "known-overlap"} <= {x for pair in found(audited(lits, against=msd)) for x in pair}
 
 
+def test_a_scan_that_dataset_json_does_not_list_is_told(tmp_path: Path) -> None:
+    for case in (1, 2):
+        sets.write(tmp_path / "imagesTr" / f"liver_{case}.nii.gz", sets.scan(case))
+        sets.write(tmp_path / "labelsTr" / f"liver_{case}.nii.gz", sets.label())
+    listed = {"labels": {"0": "background", "1": "liver", "2": "cancer"}, "test": []}
+    listed |= {"training": [{"image": "./imagesTr/liver_1.nii.gz", "label": "./labelsTr/liver_1.nii.gz"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(listed))
+    report = audited(tmp_path)
+    assert found(report) == {("note", "not-used")}
+    assert report.findings[0].files == ("imagesTr/liver_2.nii.gz", "labelsTr/liver_2.nii.gz")
+
+
+def test_a_slice_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    files = write_dicom_series(tmp_path / "a", make_ct_phantom(3, PhantomOptions(size=48, slices=9)), patient=1)
+    (tmp_path / "a" / "copy.dcm").write_bytes(files[4].read_bytes())
+    (one,) = [one for one in audited(tmp_path).findings if one.code == "not-used"]
+    assert one.severity == "note" and "copy.dcm" in one.sentence
+
+
 def test_dicom_lost_slice_truncated_file_and_patient_on_both_sides(tmp_path: Path) -> None:
     phantom = make_ct_phantom(3, PhantomOptions(size=48, slices=9))
     files = write_dicom_series(tmp_path / "train" / "a", phantom, patient=1)
