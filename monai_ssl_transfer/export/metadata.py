@@ -16,6 +16,8 @@ from monai_ssl_transfer.views.windows import channel_windows, normalisation
 from monai_ssl_transfer.weights.input_channels import SCALED, SCALED_RANGES
 
 _OWN_FIELDS = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+_COMMAND_LINE = "fire"
+"""``python -m monai.bundle`` needs it, and installing MONAI does not bring it."""
 _OF_TRAINING = {"monai-ssl-transfer", "lightly", "torchmetrics", "pycocotools"}
 _CHANNELS = {
     "windows": ("soft tissue window", "lung window", "bone window"),
@@ -54,7 +56,7 @@ def exported_metadata(
         needed = (needed - _OF_TRAINING | set(libraries)) - _OWN_FIELDS.keys()
     else:
         needed -= _OF_TRAINING - {"monai-ssl-transfer"}
-    filled["required_packages_version"] = {name: _installed(name) for name in sorted(needed)}
+    filled["required_packages_version"] = {name: _installed(name) for name in sorted(needed | {_COMMAND_LINE})}
     filled["training_packages_version"] = {"monai-ssl-transfer": __version__}
     filled["eval_metrics"] = {} if evaluation is None else flat_metrics(evaluation.summary)
     filled["evaluated_on"] = "nothing" if evaluation is None else evaluation.on_what()

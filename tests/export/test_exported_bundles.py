@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -33,6 +34,7 @@ from monai.bundle import (
     verify_metadata,
     verify_net_in_out,
 )
+from own_environment import linked_environment
 from tiny_exports import LANDMARKS, LIVER, Exported, carry_out
 
 from monai_ssl_transfer.export.archive import write_zip
@@ -130,6 +132,21 @@ def test_inference_without_the_package_writes_the_same_bytes(
     for one in (liver, landmarks):
         assert digests(tmp_path / one.name) == digests(one.run.parent / "predicted") != {}
     assert list(elsewhere.iterdir()) == []
+
+
+def test_the_words_of_the_readme_in_an_environment_of_its_own(exported: Exported, tmp_path: Path):
+    """Where only what the README's pip line names is installed, its inference command writes the same bytes."""
+    commands = (exported.folder / "docs" / "README.md").read_text().partition("```sh\n")[2].partition("\n\n")[0]
+    _, pip, typed = commands.splitlines()
+    environment = linked_environment(shlex.split(pip)[2:], tmp_path / "site")
+    given = {"python": [sys.executable, "-S"], "FOLDER": [str(exported.data)], "OUT": [str(tmp_path / "out")]}
+    words = [word for one in shlex.split(typed) for word in given.get(one, [one])]
+    words += ["--device", "cpu", *([] if exported.name == LIVER else ["--num_workers", "0"])]
+    done = subprocess.run(
+        words, cwd=exported.folder.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert digests(tmp_path / "out") == digests(exported.run.parent / "predicted") != {}
 
 
 def test_load_gives_the_trained_network(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
