@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
-import os
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
+from monailabel.datastore.local import DataModel, ImageLabelModel
 from watchdog.events import FileSystemEvent
 
 from monai_ssl_transfer.durable import write_durably
@@ -30,17 +23,16 @@ from monai_ssl_transfer.label.image_files import (
     file_facts,
     split_name,
 )
+from monai_ssl_transfer.label.shared_list import SharedListDatastore
 
 logger = logging.getLogger(__name__)
 
 IMAGES = tuple(f"*{one}" for one in (*PHOTOGRAPH, *VOLUME))
 LABELS = (*IMAGES, *(f"*{one}" for one in RECORD))
 _LONGEST_NAME = 200
-_PATIENCE = 30.0
-"""Seconds for another process to finish writing its label."""
 
 
-class SafeDatastore(LocalDatastore):
+class SafeDatastore(SharedListDatastore):
     """The stock flat folder of images with ``labels/<tag>/`` beside them, made safe.
 
     Names that clients send never leave the folder; files and the list of them are replaced in one step; several
@@ -53,22 +45,10 @@ class SafeDatastore(LocalDatastore):
     """
 
     def __init__(self, folder: str, auto_reload: bool = False) -> None:
-        self._guard_threads = threading.RLock()
-        self._held = 0
-        self._stamp = (0, 0, 0)  # of the list on the disk: when written, how long, which file
-        self._folder = Path(folder)
         self.same_id: dict[str, list[str]] = {}
-        self.read_only = not _can_write(self._folder)
-        if self.read_only:
-            logger.warning("%s cannot be written: images are served, and labels are refused", folder)
-        watched = auto_reload and not self.read_only
-        try:
-            super().__init__(folder, extensions=LABELS, auto_reload=watched, read_only=True)
-        except OSError as error:
-            if not self.read_only:  # else only the folders of labels could not be made, which comes last
-                raise _not_written(self._folder, error) from error
+        super().__init__(folder, LABELS, auto_reload)
         self._reconcile_datastore()
-        if watched:
+        if auto_reload and not self.read_only:
             self._handler.on_moved = self._on_any_event  # how a file appears that was written under another name
 
     # ---- names
@@ -82,88 +62,6 @@ class SafeDatastore(LocalDatastore):
         known = {*PHOTOGRAPH, *VOLUME} if images else {*PHOTOGRAPH, *VOLUME, *RECORD}
         names = sorted(one.name for one in Path(path).iterdir()) if Path(path).is_dir() else []
         return {one: one for one in names if extension(one).lower() in known and not one.startswith(".")}
-
-    # ---- the list of files
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Alone among threads and processes, with the list as it is on the disk."""
-        with self._guard_threads:
-            if self.read_only or self._held:
-                yield
-                return
-            lock = FileLock(self._lock_file, timeout=_PATIENCE)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise LabelError(f"{self._folder} is in use by another process: try again in a minute.", 409) from error
-            except OSError as error:
-                raise _not_written(self._folder, error) from error
-            self._held += 1
-            try:
-                self._read_list()
-                yield
-            finally:
-                self._held -= 1
-                lock.release()
-
-    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        """Take in what another process wrote."""
-        with self._locked():
-            if self.read_only:
-                self._read_list()
-
-    def _read_list(self) -> None:
-        file = Path(self._datastore_config_path)
-        try:
-            stat = file.stat()
-        except FileNotFoundError:
-            return
-        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if stamp == self._stamp:
-            return
-        try:
-            self._datastore = LocalDatastoreModel.model_validate_json(file.read_text(encoding="utf-8"))
-            self._datastore.base_path = self._datastore_path
-        except ValueError as error:
-            aside = file.with_name(f"{file.name}.damaged-{int(time.time())}")
-            logger.error("%s is damaged (%s): kept as %s and made anew from the files", file, error, aside.name)
-            if not self.read_only:
-                file.replace(aside)
-            self._stamp = (0, 0, 0)
-            return
-        self._stamp = stamp
-
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        """Write the list in one step."""
-        if self.read_only:
-            return
-        with self._locked():
-            content = self._datastore.model_dump(exclude={"base_path"})
-            file = Path(self._datastore_config_path)
-            text = json.dumps(content, indent=2, default=str)
-            write_durably(file, lambda stream: stream.write(text.encode()))
-            stat = file.stat()
-            self._stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-
-    def _change(self, change: Callable[[], None], place: Path) -> None:
-        """Carry out a change of files and list; the list in memory follows only what is on the disk."""
-        self._refuse_read_only()
-        try:
-            with self._locked():
-                before = self._datastore.model_copy(deep=True)
-                try:
-                    change()
-                    self._update_datastore_file()
-                except BaseException:
-                    self._datastore = before
-                    raise
-        except OSError as error:
-            raise _not_written(place, error) from error
-
-    def _refuse_read_only(self) -> None:
-        if self.read_only:
-            raise LabelError(f"{self._folder} is read-only: make it writable and start the server again.", 403)
 
     # ---- what is in the folder
 
@@ -384,22 +282,3 @@ def _refuse_other_kind(earlier: DataModel | None, ext: str, shown: str, tag: str
 def _copy_durably(source: Path, target: Path) -> None:
     with source.open("rb") as file:
         write_durably(target, lambda stream: shutil.copyfileobj(file, stream, 1 << 20))
-
-
-def _can_write(folder: Path) -> bool:
-    """Tried, because rights say nothing to root and nothing of a read-only disk."""
-    probe = folder / f".writable.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError:
-        return False
-    return True
-
-
-def _not_written(place: Path, error: OSError) -> LabelError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "free space there" if full else "make the folder writable"
-    said = f"{place.name} could not be saved ({error.strerror or error}): {remedy} and send it again; nothing was lost."
-    return LabelError(said, 507 if full else 403)
