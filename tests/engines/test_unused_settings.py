@@ -68,11 +68,12 @@ def test_a_setting_that_nothing_uses_is_refused(method: str, setting: str, remed
 
 
 def test_temperature_is_refused_where_it_was_typed_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    overlay = "configs/methods/moco_v3.json"
+    overlay = "configs/methods/barlow_twins.json"
     assert initialized(overlay, temperature=0.3) is None  # as an overlay of a scale sets it
     monkeypatch.setattr(sys, "argv", ["run", "--config_file", "x", "--temperature", "0.3"])
-    assert "temperature (choose --method#temperature)" in str(initialized(overlay, temperature=0.3))
-    assert initialized("configs/methods/simclr.json", temperature=0.3) is None
+    assert "(method barlow_twins) uses temperature (leave it out)" in str(initialized(overlay, temperature=0.3))
+    for name in ("simclr", "moco_v2", "moco_v3"):
+        assert initialized(f"configs/methods/{name}.json", temperature=0.3) is None
 
 
 @pytest.mark.parametrize(
