@@ -122,7 +122,7 @@ SMALL_DATA: dict[str, dict[str, Any]] = {
     # published heads would be a hundred times the small encoder
     "moco_v3": {"method#hidden_dim": 1024},
     # small_store.json brings the temperature of 0.2; the published 1 wants batches of thousands
-    "moco_v3 resnet": {"momentum": 0.95},
+    "moco_v3 resnet": {"momentum": 0.95, "learning_rate": 0.012},
     "barlow_twins": {"learning_rate": 0.012, "method#hidden_dim": 512, "method#output_dim": 256},
     "dino": FOLLOWING | {"method#head": HEAD_OPTIONS},
     "dino resnet": {"learning_rate": 0.008, "momentum": 0.9, "teacher_temperature": 0.04},
@@ -156,7 +156,8 @@ STEPS: dict[str, dict[str, int]] = {
         "dino": 1000,
         "dino vit": 900,
         "dinov2": 600,
-        "moco_v3": 900,
+        "moco_v3": 600,
+        "moco_v3 vit": 900,
     },
 }
 """Steps of the methods (and encoders) whose steps are cheap or which need more; the others make those of the scale."""
