@@ -31,6 +31,8 @@ def linked_environment(wanted: Iterable[str], folder: Path) -> dict[str, str]:
 
 def _closure(wanted: list[Requirement]) -> list[Distribution]:
     found: dict[tuple[str, frozenset[str]], Distribution] = {}
+    for one in wanted:
+        distribution(one.name)  # what is asked for by name must be here
     while wanted:
         one = wanted.pop()
         key = (one.name.lower(), frozenset(one.extras))
