@@ -367,11 +367,14 @@ def plan(arguments: argparse.Namespace, work: str) -> list[list[Run]]:
         (method, family, "") for method, family in ROWS if method in arguments.methods and family in arguments.families
     ]
     rows += [(*CONTROLLED, control) for control in (() if arguments.no_controls else CONTROLS)]
+
+    def steps(method: str, family: str, task: str) -> int:
+        return int(arguments.steps or usual_steps(method, family, task, arguments.scale))
+
     return [
-        [Run(m, f, task, seed, count, arguments.scale, work, control) for seed in range(arguments.seeds)]
+        [Run(m, f, task, seed, steps(m, f, task), arguments.scale, work, control) for seed in range(arguments.seeds)]
         for task in arguments.data
         for m, f, control in rows
-        for count in (arguments.steps or usual_steps(m, f, task, arguments.scale),)
     ]
 
 

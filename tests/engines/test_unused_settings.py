@@ -59,6 +59,7 @@ def test_overlays_use_all_that_they_set() -> None:
     [
         ("moco_v2", "batch_norm_grups", "batch_norm_grups (did you mean batch_norm_groups?)"),
         ("mae", "momentum", "method mae) uses momentum (leave it out)"),
+        ("mae", "decoder", "decoder (choose --method#decoder)"),
         ("simclr", "epoch", "epoch (did you mean epochs?)"),
         ("dinov2", "schedules", "schedules (did you mean schedule?)"),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_ssl_transfer.data.ct.body_part import BodyPart, read_labels_csv
+from monai_ssl_transfer.data.ct.dicom import spare_copies
 from monai_ssl_transfer.data.ct.dicom_series import group_slices
 from monai_ssl_transfer.data.ct.ingest_account import Account
 from monai_ssl_transfer.data.ct.ingest_report import REPORT_NAME, IngestReport, read_report
@@ -206,6 +207,5 @@ def account_for_stored(job: SeriesJob, stored: StoredSeries, account: Account) -
     kept = [files for files, is_in in zip(job.group.slices, inside, strict=True) if is_in]
     missing = tuple(files for files, is_in in zip(job.group.slices, inside, strict=True) if not is_in)
     account.take_stored([files[0].path for files in kept], key)
-    sentence = "a copy of a slice that was taken from another file (the same SOP instance)"
-    account.refuse_all(RefusedFile(copy.path, "copy", sentence) for files in kept for copy in files[1:])
+    account.refuse_all(copy for files in kept for copy in spare_copies(files, files[0], []))
     return [replace(job, group=replace(job.group, slices=missing), encode=False)] if missing else []
