@@ -14,6 +14,7 @@ command fails when a method does not pass or a control does.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -108,11 +109,14 @@ SCALES = {
         settings={"num_workers": 8},
     ),
 }
-HEAD_OPTIONS = {
-    "_target_": "monai_ssl_transfer.methods.dino.DINOHeadOptions",
-    "hidden_dim": 256,
-    "bottleneck_dim": 64,
+SMALL_HEAD = {"method#head#hidden_dim": 256, "method#head#bottleneck_dim": 64}
+APART = {
+    "head_batch_norm": True,
+    "method#head#hidden_dim": 1024,
+    "teacher_temperature": 0.04,
+    "warmup_epochs": 10,
 }
+"""For a ViT on slices, which look more alike than pictures do: without this their embeddings fell together."""
 FOLLOWING = {"prototypes": 256, "local_views": 0, "learning_rate": 0.002, "momentum": 0.98, "teacher_temperature": 0.07}
 """For a ViT's teacher that has some hundred steps to follow, and views of which no smaller ones can be cut."""
 SMALL_DATA: dict[str, dict[str, Any]] = {
@@ -124,18 +128,21 @@ SMALL_DATA: dict[str, dict[str, Any]] = {
     # small_store.json brings the temperature of 0.2; the published 1 wants batches of thousands
     "moco_v3 resnet": {"momentum": 0.95, "learning_rate": 0.012},
     "barlow_twins": {"learning_rate": 0.012, "method#hidden_dim": 512, "method#output_dim": 256},
-    "dino": FOLLOWING | {"method#head": HEAD_OPTIONS},
+    "dino": FOLLOWING | SMALL_HEAD,
     "dino resnet": {"learning_rate": 0.008, "momentum": 0.9, "teacher_temperature": 0.04},
+    "dino resnet slices": {"learning_rate": 0.012, "momentum": 0.98},
+    "dino vit slices": APART | {"recipe_name": "moco_v2", "drop_path": 0.0},
     "dinov2": FOLLOWING
+    | SMALL_HEAD
     | {
         "drop_path": 0.0,
         "koleo_weight": 0.01,
         "patch_learning_rate_factor": 1.0,
-        "method#head": HEAD_OPTIONS | {"learned_lengths": True},
     },
+    "dinov2 vit slices": APART | {"centring": "sinkhorn_knopp", "koleo_weight": 0.05},
     "mae": {"decoder_width": 64, "decoder_depth": 1},
 }
-"""Settings by method (and encoder) beside those of the overlays, for few images, few steps and a small encoder."""
+"""Settings by method (and encoder, and images) beside the overlays', for few images, few steps and a small encoder."""
 STEPS: dict[str, dict[str, int]] = {
     "pictures": {
         "moco_v2": 400,
@@ -152,10 +159,10 @@ STEPS: dict[str, dict[str, int]] = {
         "simclr_v2": 800,
         "moco_v2": 1600,
         "mae": 2000,
-        "barlow_twins": 1200,
-        "dino": 1000,
+        "barlow_twins": 2000,
+        "dino": 2000,
         "dino vit": 900,
-        "dinov2": 600,
+        "dinov2": 1000,
         "moco_v3": 600,
         "moco_v3 vit": 900,
     },
@@ -192,6 +199,19 @@ def task_file(run: Run) -> Path:
     return Path(run.work) / f"{run.task}_{SCALES[run.scale].image_size}.pt"
 
 
+def own_settings(run: Run) -> dict[str, Any]:
+    """What `SMALL_DATA` has for a run."""
+    keys = (run.method, f"{run.method} {run.family}", f"{run.method} {run.family} {run.task}")
+    return {name: value for key in keys for name, value in SMALL_DATA.get(key, {}).items()}
+
+
+def result_file(run: Run) -> Path:
+    """Where the result of a run is kept; another run, or other settings, have another file."""
+    what = json.dumps([asdict(run) | {"work": ""}, asdict(SCALES[run.scale]), own_settings(run)], sort_keys=True)
+    name = "_".join([run.method, run.family, run.task, str(run.seed), hashlib.sha256(what.encode()).hexdigest()[:12]])
+    return Path(run.work) / "results" / f"{name}.json"
+
+
 def assembled(run: Run, task: Task) -> tuple[Any, Any]:
     """The trainer and its method, from the overlays."""
     from monai.bundle import ConfigParser
@@ -206,8 +226,7 @@ def assembled(run: Run, task: Task) -> tuple[Any, Any]:
     output = tempfile.mkdtemp(dir=run.work)
     settings = (
         scale.settings
-        | SMALL_DATA.get(run.method, {})
-        | SMALL_DATA.get(f"{run.method} {run.family}", {})
+        | own_settings(run)
         | {
             "dataset_dir": str(task.store),
             "output_dir": output,
@@ -247,7 +266,10 @@ def spoil(control: str, trainer: Any, method: Any) -> None:
 
 
 def carry_out(run: Run) -> dict[str, Any]:
-    """Pretrain and judge before and after."""
+    """Pretrain and judge before and after, unless the work folder has the result of this very run."""
+    file = result_file(run)
+    if file.exists():
+        return json.loads(file.read_text())
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     logging.disable(logging.WARNING)
     task = torch.load(task_file(run), weights_only=False)
@@ -263,7 +285,7 @@ def carry_out(run: Run) -> dict[str, Any]:
     after, rank_after = task.judge(method.transfer_encoder)
     print(f"{run.method} ({run.family}) on {run.task}, seed {run.seed}: {before:.3f} to {after:.3f}", flush=True)
     quarter = max(len(losses) // 4, 1)
-    return asdict(run) | {
+    result = asdict(run) | {
         "before": before,
         "after": after,
         "rank_before": rank_before,
@@ -272,6 +294,9 @@ def carry_out(run: Run) -> dict[str, Any]:
         "steps_made": len(losses),
         "seconds": seconds,
     }
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def untrained(run: Run) -> list[float]:
@@ -451,7 +476,10 @@ def main() -> None:
     parser.add_argument("--scale", choices=SCALES, default="cores")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
     parser.add_argument("--no_controls", action="store_true", help="leave the negative controls out")
-    parser.add_argument("--work", help="folder to keep stores and runs in (default: a temporary one)")
+    parser.add_argument(
+        "--work",
+        help="folder to keep stores and results in, which are not made again; another one after a change of the code",
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--go_on", action="store_true", help="leave out what --out has results of")
     parser.add_argument("--table", action="store_true", help="print the last results, run nothing")

@@ -163,14 +163,15 @@ def with_table(text: str, name: str, head: tuple[str, ...], body: list[tuple[str
     return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}"
 
 
-def main() -> None:
-    """Replace the tables between their marks."""
+def pages() -> dict[Path, str]:
+    """README and docs/benchmarks.md with the tables that belong between their marks."""
     head = ("what", "against", "ratio (95 % interval)", "load of the 2 cores")
-    PAGE.write_text(with_table(PAGE.read_text(), "benchmarks", head, rows()))
-    text = with_table(README.read_text(), "benchmarks", ("what", "against", "ratio"), digest())
+    page = with_table(PAGE.read_text(), "benchmarks", head, rows())
+    readme = with_table(README.read_text(), "benchmarks", ("what", "against", "ratio"), digest())
     head = ("method, encoder", "images", "seeds", "raw pixels", "untrained", "pretrained (95 %)", "clears both by 0.05")
-    README.write_text(with_table(text, "learns", head, learns_rows()))
+    return {PAGE: page, README: with_table(readme, "learns", head, learns_rows())}
 
 
 if __name__ == "__main__":
-    main()
+    for path, text in pages().items():
+        path.write_text(text)

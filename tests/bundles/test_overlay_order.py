@@ -10,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_ssl_transfer.errors import user_error_of
+from monai_ssl_transfer.methods import DINOHeadOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = sorted(path.stem for path in (ROOT / "configs" / "methods").glob("*.json"))
@@ -106,3 +107,14 @@ def test_moco_has_groups_of_batch_norm_on_one_device(settings: dict[str, Any], g
 @pytest.mark.parametrize("method", ["dino", "dinov2"])
 def test_the_number_of_local_views_is_a_setting(method: str, settings: dict[str, Any], number: int) -> None:
     assert len(parsed(f"methods/{method}", **settings).get_parsed_content("recipe")) == number
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("method", ["dino", "dinov2"])
+def test_batch_norm_in_the_head_is_a_setting(method: str, batch_norm: bool) -> None:
+    overlay = ConfigParser.load_config_file(str(ROOT / f"configs/methods/{method}.json"))
+    assert overlay["head_batch_norm"] is False
+    parser = ConfigParser({"head_batch_norm": batch_norm, "head": overlay["method"]["head"]})
+    assert parser.get_parsed_content("head") == DINOHeadOptions(
+        batch_norm=batch_norm, learned_lengths=method == "dinov2"
+    )
