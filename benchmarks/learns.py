@@ -146,7 +146,7 @@ SMALL_DATA: dict[str, dict[str, Any]] = {
 STEPS: dict[str, dict[str, int]] = {
     "pictures": {
         "moco_v2": 400,
-        "mae": 500,
+        "mae": 1500,
         "barlow_twins": 400,
         "dino": 500,
         "dino vit": 900,

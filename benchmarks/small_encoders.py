@@ -37,5 +37,6 @@ def small_vit(in_channels: int = 3, image_size: int = 48, pooling: str = "token"
         embed_dim=128,
         depth=4,
         num_heads=4,
+        fc_norm=False,  # as in build_encoder: the tokens are normalised before they are averaged
         dynamic_img_size=True,
     )
