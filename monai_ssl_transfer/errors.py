@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from types import TracebackType
 
 
@@ -63,10 +64,19 @@ def explain_user_errors() -> None:
 
     MONAI wraps what goes wrong in a configuration into errors of many lines about the configuration; the
     traceback stays, and the sentence that helps becomes the last line. Bundles call this in ``initialize``.
+
+    Raises:
+        TrainingError: when a setting is switched off by a word that would leave it on.
     """
+    if not getattr(sys.excepthook, "explains_user_errors", False):
+        _install_hook()
+    if typed := false_as_text(sys.argv):
+        raise TrainingError(f"{typed} is a text to MONAI's command line and would count as true: write False.")
+
+
+def _install_hook() -> None:
+    """Add the sentence after what the present hook writes."""
     previous = sys.excepthook
-    if getattr(previous, "explains_user_errors", False):
-        return
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         previous(kind, error, trace)
@@ -76,3 +86,24 @@ def explain_user_errors() -> None:
 
     hook.explains_user_errors = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+
+
+def false_as_text(words: list[str]) -> str | None:
+    """The first setting of ``python -m monai.bundle`` that is given "false" in letters that only a text has.
+
+    Python Fire, which reads that command line, knows ``False``; ``false`` stays a text, and a text is true.
+
+    Args:
+        words: of a command line, the program first.
+    """
+    if not words or not words[0].replace("\\", "/").endswith("monai/bundle/__main__.py"):
+        return None
+    pairs = [*pairwise(words), *(word.split("=", 1) for word in words[1:] if "=" in word)]
+    return next(
+        (
+            f"{name} {value}"
+            for name, value in pairs
+            if name.startswith("--") and value != "False" and value.lower() == "false"
+        ),
+        None,
+    )

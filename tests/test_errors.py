@@ -3,7 +3,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from monai_ssl_transfer.errors import DataError, user_error_of
+import pytest
+
+from monai_ssl_transfer.errors import DataError, TrainingError, explain_user_errors, false_as_text, user_error_of
 
 WRAPPED = """
 from monai_ssl_transfer.errors import DataError, explain_user_errors
@@ -40,3 +42,30 @@ def test_import_of_the_package_and_its_command_needs_neither_torch_nor_monai() -
         "import sys, monai_ssl_transfer, monai_ssl_transfer.cli; sys.exit(bool({'torch', 'monai'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--resume", "false"], "--resume false"),
+        (["--resume=FALSE"], "--resume FALSE"),
+        (["--config_file", "a.json", "--train#shuffle", "false", "--seed", "1"], "--train#shuffle false"),
+        (["--resume", "False"], None),
+        (["--resume", "true"], None),
+        (["run", "--dataset_dir", "false_positives"], None),
+        ([], None),
+    ],
+)
+def test_false_in_small_letters_would_count_as_true(
+    words: list[str], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "/usr/lib/python3/site-packages/monai/bundle/__main__.py"
+    assert false_as_text([program, *words]) == found
+    assert false_as_text(["/usr/bin/ssl-transfer", *words]) is None
+    monkeypatch.setattr("sys.argv", [program, *words])
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    if found is None:
+        explain_user_errors()
+    else:
+        with pytest.raises(TrainingError, match="write False"):
+            explain_user_errors()

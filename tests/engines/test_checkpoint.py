@@ -156,7 +156,7 @@ def test_a_finished_run_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
     tiny_run.build(tmp_path, epochs=1).run()
-    with pytest.raises(TrainingError, match=r"seed 3 -> 4.*--output_dir.*--resume false"):
+    with pytest.raises(TrainingError, match=r"seed 3 -> 4.*--output_dir.*--resume False"):
         tiny_run.build(tmp_path, epochs=1, seed=4).run()
     with pytest.raises(TrainingError, match="epochs 1 -> 2"):
         tiny_run.build(tmp_path, epochs=2).run()

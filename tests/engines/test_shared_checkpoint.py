@@ -84,5 +84,5 @@ def test_tensors_that_do_not_fit_are_told_in_one_sentence(tmp_path: Path) -> Non
     tiny_run.build(tmp_path, epochs=1).run()
     larger = tiny_run.TinyMethod()
     larger.queue = torch.randn(16, 6)
-    with pytest.raises(TrainingError, match=r"does not fit this run: .*queue.*--resume false"):
+    with pytest.raises(TrainingError, match=r"does not fit this run: .*queue.*--resume False"):
         tiny_run.build(tmp_path, epochs=1, method=larger).run()

@@ -115,7 +115,7 @@ class ExactResumeHandler:
             difference = str(error).splitlines()[-1].strip()
             raise TrainingError(
                 f"{path} does not fit this run: its method or optimizer has other tensors ({difference}); "
-                "choose another --output_dir, or start anew in this one with --resume false."
+                "choose another --output_dir, or start anew in this one with --resume False."
             ) from error
         for name, handler in _stateful(engine).items():
             if name in content["handlers"]:
@@ -127,7 +127,7 @@ class ExactResumeHandler:
         states = content["random"]
         set_random_states(states[idist.get_rank() if idist.get_rank() < len(states) else 0])
         if engine.state.epoch >= engine.state.max_epochs:
-            logger.info("this run is finished (%s); start anew with --resume false or another --output_dir", path)
+            logger.info("this run is finished (%s); start anew with --resume False or another --output_dir", path)
         else:
             logger.info("going on after step %d of epoch %d (%s)", self._saved, engine.state.epoch + 1, path)
 
@@ -221,7 +221,7 @@ class ExactResumeHandler:
             raise TrainingError(
                 f"{path} belongs to a run with other settings ({differences or 'format'}); choose another "
                 f"--output_dir, with --continued_run {self.folder.parent} to go on from what was learnt, or start anew "
-                "in this one with --resume false."
+                "in this one with --resume False."
             )
 
 

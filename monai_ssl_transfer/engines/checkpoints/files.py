@@ -62,7 +62,7 @@ def read_newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             return path, torch.load(path, map_location="cpu", weights_only=True)
         logger.warning("%s is damaged (%s) and is not used; going back to the checkpoint before it", path, damage)
     if found:
-        raise TrainingError(f"Every checkpoint in {folder} is damaged; remove them or start anew with --resume false.")
+        raise TrainingError(f"Every checkpoint in {folder} is damaged; remove them or start anew with --resume False.")
     return None
 
 
